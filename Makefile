@@ -1,0 +1,51 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test install check lint types walls clean help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+demo: $(VENV)/installed  ## authenticate a device through an emulated BC95 and BC66
+	@$(BIN)/nbiot demo
+
+test: $(VENV)/installed-dev  ## run the tests
+	@$(BIN)/python -m pytest -q
+
+install: $(VENV)/installed  ## make the environment in .venv
+
+check: lint types walls test  ## everything that CI asks
+
+lint: $(VENV)/installed-dev  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev  ## mypy --strict
+	$(BIN)/mypy
+
+walls: $(VENV)/installed-dev  ## who may import whom
+	$(BIN)/lint-imports
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "nbiot needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1)." >&2; \
+		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Making the environment $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "Python's venv module is missing; on Debian: sudo apt install python3-venv" >&2; \
+		rm -rf $(VENV); exit 1; }
+
+$(VENV)/installed: $(BIN)/python pyproject.toml
+	@echo "Installing nbiot-driver ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(BIN)/python pyproject.toml
+	@echo "Installing nbiot-driver with its test tools ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(VENV)/installed $@
+
+clean:  ## remove what was made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

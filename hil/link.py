@@ -1,0 +1,93 @@
+"""``--port emulator:MODEL``: a software modem behind a real pseudo-terminal.
+
+``emulator:bc66?attached=1&speed=10&baud=115200``: the part after ``?`` are options, see OPTIONS.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import parse_qsl
+
+from hil.emulator import MODELS, Network, Options, PtyModem
+from nbiot.errors import BadInput
+from nbiot.link import Link, Receiver
+from nbiot.link.serial import open_serial
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(text)
+    return text == "1"
+
+
+# name: (how to read it, what is allowed, does it belong to the network?)
+OPTIONS: dict[str, tuple[Any, str, bool]] = {
+    "attached": (_flag, "0 or 1: joined to the network already", False),
+    "baud": (int, "9600 or 115200: as slow as a real line", False),
+    "speed": (float, "a number: divides the modem's own waiting times", False),
+    "boot": (str, "ready or cold", False),
+    "sim": (str, "ready, absent or pin", False),
+    "imei": (str, "15 digits", False),
+    "chunk_seed": (int, "a number: output in random pieces", False),
+    "urc_seed": (int, "a number: URCs at random line boundaries", False),
+    "attach_delay": (float, "seconds", True),
+    "latency": (float, "seconds each way", True),
+}
+
+
+def emulator_settings(rest: str) -> tuple[str, Options, Network]:
+    """Model, options and network of ``MODEL?name=value&...``. Raises BadInput."""
+    model, _, query = rest.partition("?")
+    if model not in MODELS:
+        raise BadInput("port", f"emulator:{model}", f"emulator: and one of {', '.join(MODELS)}")
+    options: dict[str, Any] = {}
+    network: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name not in OPTIONS:
+            raise BadInput("port", f"{name}={text}", f"emulator options {', '.join(OPTIONS)}")
+        read, allowed, of_network = OPTIONS[name]
+        try:
+            (network if of_network else options)[name] = read(text)
+        except ValueError:
+            raise BadInput("port", f"{name}={text}", allowed) from None
+    return model, Options(**options), Network(**network)
+
+
+class EmulatorLink:
+    """The driver's end of a pseudo-terminal with a software modem on the other end."""
+
+    def __init__(self, name: str, link: Link, stack: AsyncExitStack) -> None:
+        self.name = name
+        self._link = link
+        self._stack = stack
+
+    @property
+    def baudrate(self) -> int:
+        """bit/s, as a serial port has it."""
+        return self._link.baudrate
+
+    def start(self, receiver: Receiver) -> None:
+        self._link.start(receiver)
+
+    def write(self, data: bytes) -> None:
+        self._link.write(data)
+
+    async def set_baudrate(self, baudrate: int) -> None:
+        await self._link.set_baudrate(baudrate)
+
+    async def set_lines(self, *, dtr: bool | None = None, rts: bool | None = None) -> None:
+        await self._link.set_lines(dtr=dtr, rts=rts)
+
+    async def close(self) -> None:
+        await self._link.close()
+        await self._stack.aclose()
+
+
+async def open_emulator(rest: str, *, baudrate: int) -> Link:
+    """The opener of ``emulator:`` (entry point group ``nbiot.links``)."""
+    model, options, network = emulator_settings(rest)
+    async with AsyncExitStack() as stack:
+        pty = await stack.enter_async_context(PtyModem(model, options, network))
+        link = await open_serial(pty.path, baudrate=baudrate)
+        return EmulatorLink(f"emulator:{rest}", link, stack.pop_all())

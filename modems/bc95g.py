@@ -1,0 +1,59 @@
+"""Quectel BC95-G, BC68, BC28 and BC35-G (HiSilicon Hi2115, "V150"): what differs from the BC95."""
+
+from __future__ import annotations
+
+from modems.bc95 import BANNER, BC95, COMMANDS, ERRORS, PROBES, URCS
+from nbiot.at import Dialect, Template, Urc
+from nbiot.errors import NameNotResolved
+from nbiot.profile import Limits
+
+# The modem gives up after 100 s by itself (Hi2115 SDK, dns.h). Its answer names no host, so the
+# line stays taken until it has come.
+DNS_SECONDS = 110.0
+
+
+class BC95G(BC95):
+    """Quectel modems with Hi2115 ("V150") firmware."""
+
+    name = "bc95-g"
+    title = "Quectel BC95-G family"
+    models = r"V150R100|BC95-?G|BC68|BC28|BC35-?G"
+    baudrates = (9600, 115200, 57600, 4800)
+    limits = Limits(datagram=1358, sockets=7)
+    has_dns = True
+    dialect = Dialect(
+        urcs=(
+            *URCS,
+            Urc(
+                "sent",
+                "+NSOSTR: <socket:int>,<sequence:int>,<status:digit>",
+                "captured: bc95g-lupyuen-coap-over-nsost",
+            ),
+            Urc("resolved", "+QDNS: <address>", "captured: bc28-qdns-tcp-driver"),
+        ),
+        banners=(BANNER,),
+        errors=ERRORS,
+        probes=PROBES,
+    )
+    commands = COMMANDS | {
+        "send and release": Template(
+            "AT+NSOSTF={socket},{address},{port},{flag},{length},{hex}",
+            "captured: bc95g-lupyuen-nsostf-release (flag 0x200)",
+            "{socket},<accepted:int>",
+            seconds=10.0,
+        ),
+        "resolve": Template(
+            "AT+QDNS=0,{host}",
+            "captured: bc28-qdns-tcp-driver",
+            outcome="+QDNS: <address>",
+            seconds=DNS_SECONDS,
+        ),
+    }
+    notes = ("The LwM2M client of the firmware takes a socket unless AT+QREGSWT=2 is set.",)
+
+    async def resolve(self, host: str) -> str:
+        reply = await self.ask("resolve", host=host)
+        address = str((reply.outcome or {}).get("address"))
+        if not address[:1].isdigit():
+            raise NameNotResolved(f"the modem finds no address of {host} ({address})")
+        return address

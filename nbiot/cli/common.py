@@ -1,0 +1,185 @@
+"""What the subcommands share: options, progress, errors, Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nbiot.errors import BadInput, NbiotError
+
+if TYPE_CHECKING:
+    from nbiot.modem import Modem
+    from nbiot.profile import Progress
+    from nbiot.trace import FileTracer
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_PORT_OPTIONS = (
+    click.option(
+        "--port",
+        required=True,
+        envvar="NBIOT_PORT",
+        show_envvar=True,
+        metavar="PORT",
+        help="Serial port such as /dev/ttyUSB0 or /dev/serial/by-id/..., or emulator:bc95.",
+    ),
+    click.option("--modem", "model", default="auto", show_default=True, help="Profile, or auto."),
+    click.option(
+        "--baud", type=int, default=None, help="bit/s. Default: what the profiles name, in turn."
+    ),
+    click.option(
+        "--trace",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=None,
+        help="Write the AT dialogue to this file, one JSON object a line.",
+    ),
+)
+
+_OUTPUT_OPTIONS = (
+    click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
+    click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
+)
+
+
+def _stack(options: tuple[Decorator, ...]) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+port_options = _stack(_PORT_OPTIONS)
+output_options = _stack(_OUTPUT_OPTIONS)
+
+
+def run(main: Coroutine[Any, Any, Any], *, as_json: bool = False) -> Any:
+    """Run ``main``; on Ctrl-C or SIGTERM let it clean up first. Errors end the process."""
+    try:
+        return asyncio.run(_with_sigterm(main))
+    except KeyboardInterrupt:
+        click.echo("nbiot: interrupted; sockets are closed and the port is released", err=True)
+        sys.exit(130)
+    except asyncio.CancelledError:
+        click.echo("nbiot: terminated; sockets are closed and the port is released", err=True)
+        sys.exit(143)
+    except NbiotError as error:
+        if as_json:
+            click.echo(json.dumps(error_dict(error)))
+        else:
+            click.echo(f"nbiot: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `nbiot ... | head`
+        sys.stderr.close()
+        sys.exit(141)
+
+
+async def _with_sigterm(main: Coroutine[Any, Any, Any]) -> Any:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await main
+
+
+def error_dict(error: NbiotError) -> dict[str, Any]:
+    """An error for JSON."""
+    found: dict[str, Any] = {
+        "ok": False,
+        "error": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+    code = getattr(error, "code", None)
+    return found | ({"code": code} if code is not None else {})
+
+
+# --- progress -------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """A listener that shows each step on standard error: live in a terminal, else plain lines."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _live() as report:
+            yield report
+    else:
+        yield lambda step: click.echo(f"{step.step}: {step.text}", err=True)
+
+
+_WAITING = {
+    "port": "looking for the modem",
+    "modem": "preparing the modem",
+    "radio": "waiting for the SIM",
+    "sim": "joining the network",
+    "registered": "waiting for an address",
+    "address": "connecting",
+    "resolved": "connecting",
+    "sent": "waiting for the server",
+    "retransmitted": "waiting for the server",
+    "acknowledged": "waiting for the response",
+}
+_BAD = {"denied"}
+
+
+@contextmanager
+def _live() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("opening the port") as status:
+
+        def report(step: Progress) -> None:
+            mark = "[red]✗[/]" if step.step in _BAD else "[green]✓[/]"
+            if step.step in ("searching", "waiting"):
+                mark = "[yellow]…[/]"
+            console.print(f"{mark} {escape(step.text)}")
+            status.update(_WAITING.get(step.step, step.text))
+
+        yield report
+
+
+# --- a modem for a subcommand ---------------------------------------------------------------
+
+
+@contextmanager
+def tracing(path: Path | None) -> Iterator[FileTracer | None]:
+    """A trace of the AT dialogue in ``path``, if one is given."""
+    if path is None:
+        yield None
+        return
+    import time
+
+    from nbiot.trace import FileTracer
+
+    try:
+        tracer = FileTracer(path, time.monotonic)
+    except OSError as error:
+        raise BadInput("trace", str(path), f"a file that can be written ({error.strerror})") from None
+    try:
+        yield tracer
+    finally:
+        tracer.close()
+
+
+@contextmanager
+def modem_from(
+    port: str, model: str, baud: int | None, trace: Path | None, *, quiet: bool
+) -> Iterator[Modem]:
+    """The modem that the options name, still closed."""
+    from nbiot.modem import Modem
+
+    with progress(quiet=quiet) as report, tracing(trace) as tracer:
+        yield Modem(port, model=model, baudrate=baud, report=report, tracer=tracer)

@@ -1,0 +1,153 @@
+"""One confirmable request and its response as a state machine (RFC 7252, sections 4 and 5).
+
+No I/O and no clock: datagrams and times go in, datagrams come out. It answers a duplicate of a
+separate response again, stops repeating once the response is in, whatever became of the ACK, and
+stops at once when it is dropped.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from aiocoap.numbers.types import Type
+
+from nbiot.coap.message import Datagram, decode, encode_empty
+from nbiot.errors import BadDatagram, BadInput, NoResponse, ResponseReset
+
+NBIOT_ACK_TIMEOUT = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Transmission parameters (RFC 7252, 4.8) with times for NB-IoT, all in seconds.
+
+    RFC 7252's own 2 s would repeat every request of a device in bad coverage, where one round trip
+    takes up to 10 s. ``response_timeout``: how long a separate response may take after the empty
+    ACK.
+    """
+
+    ack_timeout: float = NBIOT_ACK_TIMEOUT
+    random_factor: float = 1.5
+    max_retransmit: int = 3
+    response_timeout: float = 90.0
+
+    def __post_init__(self) -> None:
+        if not 0.05 <= self.ack_timeout <= 600:
+            raise BadInput("ack_timeout", self.ack_timeout, "0.05 to 600 s")
+        if not 0 <= self.max_retransmit <= 10:
+            raise BadInput("max_retransmit", self.max_retransmit, "0 to 10")
+
+
+@dataclass(slots=True)
+class Dropped:
+    """Datagrams that were not for this exchange, counted by reason."""
+
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def add(self, reason: str) -> None:
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
+
+
+class Exchange:
+    """Feed it with ``received`` and ``timed_out``; send what they return; read ``response``."""
+
+    def __init__(
+        self,
+        datagram: bytes,
+        mid: int,
+        token: bytes,
+        timing: Timing,
+        *,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.datagram = datagram
+        self.response: Datagram | None = None
+        self.acknowledged = False
+        self.retransmissions = 0
+        self.dropped = Dropped()
+        self.deadline = float("inf")
+        self._mid = mid
+        self._token = token
+        self._timing = timing
+        spread = (rng or random).uniform(1.0, timing.random_factor)
+        self._timeout = timing.ack_timeout * spread
+
+    def sent(self, now: float) -> None:
+        """The modem has taken the request: its time begins."""
+        if not self.acknowledged:
+            self.deadline = now + self._timeout * 2**self.retransmissions
+
+    def timed_out(self, now: float) -> list[bytes]:
+        """``deadline`` has passed. The request again, or NoResponse."""
+        if now < self.deadline:
+            return []
+        if self.acknowledged:
+            raise NoResponse(
+                "the server acknowledged the request, but its response did not come within"
+                f" {self._timing.response_timeout:g} s",
+                hint="The server is alive but slow; try again.",
+            )
+        if self.retransmissions >= self._timing.max_retransmit:
+            tries = self.retransmissions + 1
+            heard = f" (dropped: {self.dropped})" if self.dropped.reasons else ""
+            raise NoResponse(
+                f"no answer from the server to {tries} transmissions{heard}",
+                hint="Check the server's name and port, and whether this SIM's APN reaches it.",
+            )
+        self.retransmissions += 1
+        return [self.datagram]
+
+    def received(self, data: bytes, now: float) -> list[bytes]:
+        """What to send after ``data`` came. Raises ResponseReset."""
+        try:
+            message = decode(data)
+        except BadDatagram as error:
+            self.dropped.add(f"malformed: {error.message}")
+            return []
+        if message.type in (Type.ACK, Type.RST):
+            self._acknowledgement(message, now)
+            return []
+        return self._separate(message)
+
+    def _acknowledgement(self, message: Datagram, now: float) -> None:
+        if message.mid != self._mid:
+            self.dropped.add("acknowledgement of another message")
+        elif message.type is Type.RST:
+            raise ResponseReset(
+                "the server rejected the request (RST)",
+                hint="Is this an EnOS CoAP server? Check the port (plain CoAP is 5683).",
+            )
+        elif message.is_empty:
+            self._acknowledge(now)
+        else:
+            self._take(message)
+
+    def _acknowledge(self, now: float) -> None:
+        if not self.acknowledged and self.response is None:
+            self.acknowledged = True
+            self.deadline = now + self._timing.response_timeout
+
+    def _separate(self, message: Datagram) -> list[bytes]:
+        """A response, ping or request in a message of its own."""
+        confirmable = message.type is Type.CON
+        if message.is_response and message.token == self._token and self._take(message):
+            return [encode_empty(Type.ACK, message.mid)] if confirmable else []
+        if not (message.is_response and message.token == self._token):
+            self.dropped.add("message that is no response to ours")
+        return [encode_empty(Type.RST, message.mid)] if confirmable else []
+
+    def _take(self, message: Datagram) -> bool:
+        """Is ``message`` the response? A duplicate is, too, and changes nothing."""
+        if not message.is_response or message.token != self._token:
+            self.dropped.add("response with another token")
+            return False
+        if message.not_understood:
+            self.dropped.add(f"response with critical option {message.not_understood[0]}")
+            return False
+        if self.response is None:
+            self.response = message
+        return True

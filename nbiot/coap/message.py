@@ -1,0 +1,179 @@
+"""CoAP messages: what a caller asks and gets, and the bytes between (RFC 7252, section 3).
+
+aiocoap's codec does the encoding and decoding. In front of it stands a strict check, because that
+codec takes some datagrams that RFC 7252 calls message format errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from aiocoap import Code, Message
+from aiocoap.error import Error as AiocoapError
+from aiocoap.numbers.types import Type
+
+from nbiot.errors import BadDatagram
+
+PAYLOAD_MARKER = 0xFF
+
+# Options that must be understood if present (odd numbers); others of that class make a response
+# unusable (RFC 7252, 5.4.1). 2101 is EnOS's: the signature of its dialect before September 2019.
+UNDERSTOOD_CRITICAL = frozenset({1, 3, 5, 7, 11, 15, 17, 23, 27, 35, 39, 2101})
+
+
+class Method(IntEnum):
+    """Request codes (RFC 7252, 12.1.1)."""
+
+    GET = 1
+    POST = 2
+    PUT = 3
+    DELETE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A confirmable request. ``content_format``: RFC 7252, 12.3 (50 is JSON); None sends none."""
+
+    method: Method
+    path: tuple[str, ...]
+    payload: bytes = b""
+    content_format: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an exchange cost.
+
+    ``up``, ``down``: bytes of the UDP payloads each way, retransmissions included (IP and UDP
+    headers add 28 each); None where only the modem knows. ``round_trip``: seconds from handing the
+    request to the modem until the response was in the host.
+    """
+
+    up: int | None
+    down: int | None
+    datagrams_up: int
+    datagrams_down: int
+    retransmissions: int
+    round_trip: float
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The answer to a request. ``code`` as "2.04"; ``options`` as (number, value) in order."""
+
+    code: str
+    payload: bytes
+    options: tuple[tuple[int, bytes], ...]
+    stats: Stats
+
+    @property
+    def ok(self) -> bool:
+        """Class 2: success."""
+        return self.code.startswith("2.")
+
+    def option(self, number: int) -> bytes | None:
+        """The first value of option ``number``, or None."""
+        return next((value for found, value in self.options if found == number), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """A decoded CoAP message."""
+
+    type: Type
+    code: int
+    mid: int
+    token: bytes
+    options: tuple[tuple[int, bytes], ...]
+    payload: bytes
+
+    @property
+    def is_empty(self) -> bool:
+        return self.code == 0
+
+    @property
+    def is_response(self) -> bool:
+        return self.code >> 5 in (2, 4, 5)
+
+    @property
+    def not_understood(self) -> list[int]:
+        """Critical options that this driver does not know."""
+        return [n for n, _ in self.options if n % 2 and n not in UNDERSTOOD_CRITICAL]
+
+
+def code_text(code: int) -> str:
+    """2.04 for 68 (RFC 7252, 3)."""
+    return f"{code >> 5}.{code & 31:02d}"
+
+
+def encode_request(request: Request, mid: int, token: bytes) -> bytes:
+    """The datagram of a confirmable request."""
+    message = Message(code=Code(int(request.method)), payload=request.payload)
+    message.opt.uri_path = request.path
+    if request.content_format is not None:
+        message.opt.content_format = request.content_format
+    message.mtype = Type.CON
+    message.mid = mid
+    message.token = token
+    return bytes(message.encode())
+
+
+def encode_empty(kind: Type, mid: int) -> bytes:
+    """An empty ACK or RST for message ``mid``."""
+    return bytes([0x40 | kind << 4, 0, mid >> 8, mid & 0xFF])
+
+
+def decode(data: bytes) -> Datagram:
+    """The message in ``data``. Raises BadDatagram, and nothing else, on anything malformed."""
+    _check(data)
+    try:
+        message = Message.decode(data)
+        options = tuple((int(o.number), bytes(o.encode())) for o in message.opt.option_list())
+    except (AiocoapError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise BadDatagram(f"not a CoAP message ({error})") from error
+    return Datagram(
+        Type(message.mtype), int(message.code), message.mid, message.token, options, message.payload
+    )
+
+
+def _check(data: bytes) -> None:
+    """The message format errors of RFC 7252, section 3, that a codec may let pass."""
+    if len(data) < 4:
+        raise BadDatagram(f"{len(data)} bytes; a CoAP message has 4 at least")
+    if data[0] >> 6 != 1:
+        raise BadDatagram(f"CoAP version {data[0] >> 6}; this is version 1")
+    token_length = data[0] & 0x0F
+    if token_length > 8:
+        raise BadDatagram(f"token length {token_length}; at most 8")
+    if data[1] == 0 and len(data) > 4:
+        raise BadDatagram("an empty message with something after its header")
+    if len(data) < 4 + token_length:
+        raise BadDatagram("cut inside the token")
+    _check_options(data, 4 + token_length)
+
+
+def _check_options(data: Sequence[int], position: int) -> None:
+    while position < len(data):
+        byte = data[position]
+        position += 1
+        if byte == PAYLOAD_MARKER:
+            if position == len(data):
+                raise BadDatagram("a payload marker without payload")
+            return
+        for nibble in (byte >> 4, byte & 0x0F):
+            if nibble == 15:
+                raise BadDatagram("a reserved option nibble")
+        length = byte & 0x0F
+        position += (0, 1, 2)[max(0, (byte >> 4) - 12)]
+        if length == 13:
+            length = 13 + (data[position] if position < len(data) else 0)
+            position += 1
+        elif length == 14:
+            pair = data[position : position + 2]
+            length = 269 + (pair[0] << 8 | pair[1] if len(pair) == 2 else 0)
+            position += 2
+        position += length
+        if position > len(data):
+            raise BadDatagram("cut inside an option")
