@@ -1,0 +1,253 @@
+"""The radio side of one modem: search, registration, connection, power saving, data queue.
+
+The order of events is that of capture bc68-magenta-public: CEREG 2, CSCON 1, CEREG 1 or 5,
+CSCON 0, NPSMR 1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .clock import Handle
+from .network import Network
+
+SEARCHING, DENIED = 2, 3
+
+
+@dataclass
+class _Uplink:
+    transmit: Callable[[], None]
+    done: Callable[[bool], None]
+    release: bool
+
+
+def _ignore() -> None:
+    return None
+
+
+class Radio:
+    """Registration and connection state; tells the modem through the `on_*` callables."""
+
+    def __init__(
+        self,
+        network: Network,
+        after: Callable[[float, Callable[[], None]], Handle],
+    ) -> None:
+        self.network, self._after = network, after
+        self.on_stat: Callable[[], None] = _ignore
+        self.on_rrc: Callable[[], None] = _ignore
+        self.on_address: Callable[[], None] = _ignore
+        self.on_psm: Callable[[], None] = _ignore
+        self.power_saving = True
+        """Does the modem ask for PSM (CPSMS=1)?"""
+        self.searching = False
+        network.watchers.append(self._network_changed)
+        self.reset()
+
+    def reset(self) -> None:
+        """As after power-up: off, nothing known. The owner cancels the timers."""
+        self.on = False
+        self.searching = False
+        self.stat = 0
+        self.cause = 0
+        self.connected = False
+        self.psm = False
+        self.address: str | None = None
+        self.cell_known = False
+        self._timers: list[Handle] = []
+        self._idle: Handle | None = None
+        self._up: deque[_Uplink] = deque()
+        self._down: deque[Callable[[], None]] = deque()
+        self._release_after_reply = False
+
+    def close(self) -> None:
+        if self._network_changed in self.network.watchers:
+            self.network.watchers.remove(self._network_changed)
+
+    @property
+    def attached(self) -> bool:
+        return self.stat in (1, 5)
+
+    @property
+    def queued(self) -> int:
+        """Datagrams waiting for the radio."""
+        return len(self._up)
+
+    # -------------------------------------------------------- registration
+
+    def switch_on(self) -> None:
+        self.on = True
+
+    def switch_off(self) -> None:
+        self.detach()
+        self.on = False
+        self.cell_known = False
+
+    def search(self) -> None:
+        """Look for the network and register."""
+        if self.on and not self.attached and not self.searching:
+            self._search()
+
+    def _search(self) -> None:
+        self.searching = True
+        self._set_stat(SEARCHING)
+        if self.network.stat == "none":
+            return
+        delay = self.network.attach_delay
+        self._timers = [
+            self._after(delay * 0.5, lambda: self._set_connected(True)),
+            self._after(delay, self._registered),
+        ]
+
+    def _registered(self) -> None:
+        self.searching = False
+        stat = self.network.stat
+        if stat == "none":
+            self.searching = True
+            self._set_connected(False)
+            return
+        self.cell_known = True
+        if stat == "denied":
+            self.cause = self.network.reject_cause
+            self._set_stat(DENIED)
+            self._set_connected(False)
+            return
+        self._set_stat(stat)
+        self.address = self.network.address
+        self.on_address()
+        self.activity()
+
+    def already_attached(self) -> None:
+        """Be registered and idle since long ago, without telling."""
+        self.on = True
+        self.cell_known = True
+        self.stat = 5 if self.network.stat == 5 else 1
+        self.address = self.network.address
+
+    def detach(self) -> None:
+        """Leave the network or stop the search."""
+        self._stop()
+        self._set_connected(False)
+        self._set_stat(0)
+
+    def _stop(self) -> None:
+        for timer in [*self._timers, *([self._idle] if self._idle else [])]:
+            timer.cancel()
+        self._timers, self._idle = [], None
+        self.searching = False
+        self.address = None
+        self.cause = 0
+        self._leave_psm()
+        lost, self._up = self._up, deque()
+        for uplink in lost:
+            uplink.done(False)
+
+    def _network_changed(self) -> None:
+        """Coverage or admission changed under a modem that is on."""
+        if not self.on or self.stat == 0:
+            return
+        if self.attached and self.network.stat == self.stat:
+            return
+        if self.attached and self.network.stat in (1, 5):
+            self._set_stat(int(self.network.stat))
+            return
+        self._stop()
+        self._set_connected(False)
+        self._search()
+
+    def _set_stat(self, stat: int) -> None:
+        if stat != self.stat:
+            self.stat = stat
+            self.on_stat()
+
+    # ---------------------------------------------------------- connection
+
+    def activity(self) -> None:
+        """Traffic: leave power saving, connect, start the idle timer again."""
+        self._leave_psm()
+        self._set_connected(True)
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self.network.rrc_idle is not None:
+            self._idle = self._after(self.network.rrc_idle, self.release)
+
+    def release(self) -> None:
+        """The network releases the connection."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        self._set_connected(False)
+        if self.network.active_time is not None and self.power_saving and self.attached:
+            self._idle = self._after(self.network.active_time, self._enter_psm)
+
+    def _set_connected(self, connected: bool) -> None:
+        if connected != self.connected:
+            self.connected = connected
+            self.on_rrc()
+
+    def _enter_psm(self) -> None:
+        self._idle = None
+        self.psm = True
+        self.on_psm()
+
+    def _leave_psm(self) -> None:
+        if self.psm:
+            self.psm = False
+            self.on_psm()
+
+    # ---------------------------------------------------------------- data
+
+    def send(
+        self,
+        transmit: Callable[[], None],
+        done: Callable[[bool], None],
+        release: str = "",
+    ) -> bool:
+        """Queue one datagram; False when the queue is full.
+
+        `done` gets whether it went over the air. `release`: "now" releases the connection
+        after it, "reply" after the next downlink (release assistance).
+        """
+        if len(self._up) >= self.network.uplink_queue:
+            return False
+        self._release_after_reply = release == "reply"
+        self._up.append(_Uplink(transmit, done, release == "now"))
+        self.activity()
+        self._after(self.network.latency, self._transmit)
+        return True
+
+    def _transmit(self) -> None:
+        if not self._up:
+            return
+        uplink = self._up.popleft()
+        self.activity()
+        uplink.transmit()
+        uplink.done(True)
+        if uplink.release:
+            self.release()
+
+    def lost(self, direction: Literal["up", "down"], data: bytes) -> bool:
+        """Does the air swallow this datagram?"""
+        lose = self.network.lose
+        return lose is not None and lose(direction, data)
+
+    def downlink(self, data: bytes, deliver: Callable[[], None]) -> None:
+        """A datagram reached the network: bring it to the modem, if it can be reached."""
+        if not self.attached or self.psm or self.lost("down", data):
+            return
+        self._down.append(deliver)
+        self._after(self.network.latency, self._arrive)
+
+    def _arrive(self) -> None:
+        deliver = self._down.popleft()
+        if not self.attached:
+            return
+        self.activity()
+        deliver()
+        if self._release_after_reply:
+            self._release_after_reply = False
+            self.release()
