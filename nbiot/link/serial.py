@@ -214,6 +214,8 @@ class SerialLink:
     async def _close(self) -> None:
         try:
             if not self._lost:
+                if self._transport is not None:
+                    self._transport.flush()  # or it would fill the kernel's buffer again
                 self._job(self._drop_unsent)
             if self._jobs:
                 await asyncio.wait(self._jobs, timeout=_FLUSH_LIMIT)
