@@ -17,7 +17,6 @@ from nbiot.errors import (
     ModemError,
     ModemSilent,
     NameNotResolved,
-    PortLost,
     SimLocked,
     SimMissing,
     SocketError,
@@ -97,7 +96,11 @@ URCS = (
         "from_manual: BC26 TCP/IP (driver: RT-Thread at_device bc26)",
         data="length",
     ),
-    Urc("announced", '+QIURC: "recv",<socket:int>', "captured: bc660k-40"),
+    Urc(
+        "announced",
+        '+QIURC: "recv",<socket:int>',
+        "from_manual: BC26 TCP/IP (captured for BC660K: bc660k-40)",
+    ),
     Urc("socket closed", '+QIURC: "closed",<socket:int>', "from_manual: BC26 TCP/IP"),
     Urc(
         "names",
@@ -109,17 +112,25 @@ URCS = (
         '+QIURC: "dnsgip",<address:ip>',
         "from_manual: BC26 TCP/IP (driver: RT-Thread at_device bc26)",
     ),
-    Urc("opened", "+QIOPEN: <socket:int>,<error:int>", "captured: bc260y-51"),
+    Urc(
+        "opened",
+        "+QIOPEN: <socket:int>,<error:int>",
+        "from_manual: BC26 TCP/IP (captured for BC260Y: bc260y-51)",
+    ),
     Urc("registration", "+CEREG: <stat:digit>[,<rest:line>]", "captured: bc66-03, bc66-04"),
     Urc("connection", "+CSCON: <mode:digit>", "captured: bc66-03"),
     Urc("address", "+IP: <address:line>", "captured: bc66-03, bc66-04"),
     Urc("sim", "+CPIN: <state:line>", "captured: bc66-06"),
-    Urc("radio", "+CFUN: <fun:int>", "captured: bc660k-41"),
+    Urc(
+        "radio", "+CFUN: <fun:int>", "from_manual: 3GPP TS 27.007 (captured for BC660K: bc660k-41)"
+    ),
     Urc("sleep", "+QNBIOTEVENT: <event:line>", "from_manual: BC26 V1.0"),
-    Urc("awake", "+QATWAKEUP", "captured: bc26doc-26"),
+    Urc("awake", "+QATWAKEUP", "from_manual: BC26 V1.0 (bc26doc-26)"),
     Urc("lwm2m", "+QLWURC: <event:line>", "captured: bc66-03"),
     Urc("lwm2m observe", "+QLWOBSERVE: <event:line>", "captured: bc66-03"),
-    Urc("ping", "+QPING: <result:line>", "captured: bc660k-36"),
+    Urc(
+        "ping", "+QPING: <result:line>", "from_manual: BC26 TCP/IP (captured for BC660K: bc660k-36)"
+    ),
     Urc("context", "+QGACT: <event:line>", "from_manual: BC26 V1.0"),
     Urc("coap sent", "+QCOAPSEND: <error:int>", "from_manual: driver BC66LINK"),
     Urc(
@@ -146,9 +157,20 @@ COMMANDS = {
     "plain datagrams": Template('AT+QICFG="dataformat",0,0', "from_manual: BC26 TCP/IP"),
     "datagram on a line of its own": Template('AT+QICFG="viewmode",0', "from_manual: BC26 TCP/IP"),
     "no length shown": Template('AT+QICFG="showlength",0', "captured: bc66-06 (there 1)"),
-    "imei": Template("AT+CGSN=1", "captured: bc660k-31", "+CGSN: <imei:digits>"),
-    "imsi": Template("AT+CIMI", "captured: bc660k-32", "<imsi:digits>"),
-    "iccid": Template("AT+QCCID", "captured: bc660k-32", "+QCCID: <iccid:alnum>", least=0),
+    "imei": Template(
+        "AT+CGSN=1",
+        "from_manual: 3GPP TS 27.007 (captured for BC660K: bc660k-31)",
+        "+CGSN: <imei:digits>",
+    ),
+    "imsi": Template(
+        "AT+CIMI", "from_manual: 3GPP TS 27.007 (captured for BC660K: bc660k-32)", "<imsi:digits>"
+    ),
+    "iccid": Template(
+        "AT+QCCID",
+        "from_manual: BC26 V1.0 (captured for BC660K: bc660k-32)",
+        "+QCCID: <iccid:alnum>",
+        least=0,
+    ),
     "sim?": Template("AT+CPIN?", "captured: bc66-06", "+CPIN: <state:line>", seconds=5.0),
     "radio?": Template("AT+CFUN?", "captured: bc26-12", "+CFUN: <fun:int>"),
     "radio on": Template("AT+CFUN=1", "captured: bc66-07", seconds=85.0),
@@ -168,7 +190,11 @@ COMMANDS = {
         "+CGPADDR: <cid:int>[,<address:ip>]",
         least=0,
     ),
-    "signal": Template("AT+CSQ", "captured: bc660k-35", "+CSQ: <rssi:int>,<ber:int>"),
+    "signal": Template(
+        "AT+CSQ",
+        "from_manual: 3GPP TS 27.007 (captured for BC660K: bc660k-35)",
+        "+CSQ: <rssi:int>,<ber:int>",
+    ),
     "cell": Template(
         "AT+QENG=0",
         "captured: bc66-05",
@@ -192,7 +218,10 @@ COMMANDS = {
         seconds=20.0,
     ),
     "close": Template(
-        "AT+QICLOSE={socket}", "captured: bc660k-38", outcome="CLOSE OK", seconds=10.0
+        "AT+QICLOSE={socket}",
+        "from_manual: BC26 TCP/IP (captured for BC660K: bc660k-38)",
+        outcome="CLOSE OK",
+        seconds=10.0,
     ),
     "resolve": Template(
         f'AT+QIDNSGIP={CONTEXT},"{{host}}"',
@@ -410,9 +439,7 @@ class _Socket(UdpSocket):
         return f"{code}, {OPEN_ERRORS.get(code, 'unknown')}" if code else ""
 
     async def _send(self, data: bytes, release: Release) -> None:
-        reply = await self.profile.ask(
-            "send", payload=data, socket=self.number, length=len(data)
-        )
+        reply = await self.profile.ask("send", payload=data, socket=self.number, length=len(data))
         result = (reply.outcome or {})["result"]
         if result != "OK":
             raise SocketError(f"the modem did not send the datagram: SEND {result}")

@@ -8,13 +8,12 @@ travel as hexadecimal digits.
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
+
 from nbiot.at import BootBanner, Command, Dialect, Shape, Template, Urc, UrcReceived
 from nbiot.errors import (
     CommandRefused,
-    ModemError,
-    ModemRebooted,
     ModemSilent,
-    PortLost,
     SimLocked,
     SimMissing,
     SocketError,
@@ -62,14 +61,12 @@ BANNER = BootBanner(
 
 URCS = (
     Urc("announced", "+NSONMI: <socket:int>,<length:int>", "captured: bc95-udp-2017-12-19"),
-    Urc("registration", "+CEREG: <stat:digit>[,<rest:line>]", "captured: bc68-attach-udp-echo"),
-    Urc("connection", "+CSCON: <mode:digit>", "captured: bc68-attach-udp-echo"),
-    Urc("psm", "+NPSMR: <mode:digit>", "captured: bc68-attach-udp-echo"),
-    Urc("ping", "+NPING: <address:ip>,<ttl:int>,<rtt:int>", "captured: bc68-magenta-public"),
-    Urc("ping failed", "+NPINGERR: <error:int>", "captured: bc95g-bestiot-nsorf-empty"),
+    Urc("registration", "+CEREG: <stat:digit>[,<rest:line>]", "from_manual: BC95 V1.9, 3"),
+    Urc("connection", "+CSCON: <mode:digit>", "from_manual: BC95 V1.9, 3"),
+    Urc("psm", "+NPSMR: <mode:digit>", "from_manual: BC95 V1.9, 5"),
+    Urc("ping", "+NPING: <address:ip>,<ttl:int>,<rtt:int>", "from_manual: BC95 V1.9, 5"),
+    Urc("ping failed", "+NPINGERR: <error:int>", "from_manual: BC95 V1.9, 5"),
     Urc("socket closed", "+NSOCLI: <socket:int>", "from_manual: Hi2115 SDK strings"),
-    Urc("lwm2m", "+QLWEVTIND: <event:int>", "captured: bc28-production-poweron"),
-    Urc("lwm2m status", "+QLWULDATASTATUS: <status:line>", "captured: bc35g-tcp-nsosd"),
     Urc("cdp sent", "+NSMI: <status>", "captured: bc95-b657sp5-oceanconnect"),
     Urc("cdp received", "+NNMI[: <data:line>]", "from_manual: BC95 V1.9, 6"),
     Urc("sim", "+NUSIM: <state:line>", "from_manual: Hi2115 SDK strings"),
@@ -88,12 +85,10 @@ COMMANDS = {
     "registration urcs": Template("AT+CEREG={n}", "captured: bc95-timestamps-2017-07"),
     "imei": Template("AT+CGSN=1", "captured: bc95-b657sp3-exact-bytes", "+CGSN: <imei:digits>"),
     "imsi": Template("AT+CIMI", "captured: bc95-b657sp3-exact-bytes", "<imsi:digits>"),
-    "iccid": Template(
-        "AT+NCCID", "captured: bc95g-bestiot-bringup", "+NCCID: <iccid:alnum>", least=0
-    ),
-    "radio?": Template("AT+CFUN?", "captured: bc95g-lupyuen-nsostf-release", "+CFUN: <fun:int>"),
+    "iccid": Template("AT+NCCID", "from_manual: BC95 V1.9, 5.15", "+NCCID: <iccid:alnum>", least=0),
+    "radio?": Template("AT+CFUN?", "from_manual: BC95 V1.9, 3", "+CFUN: <fun:int>"),
     "radio on": Template("AT+CFUN=1", "captured: bc95-b657sp3-exact-bytes", seconds=60.0),
-    "radio off": Template("AT+CFUN=0", "captured: bc95g-lupyuen-nsostf-release", seconds=30.0),
+    "radio off": Template("AT+CFUN=0", "from_manual: BC95 V1.9, 3", seconds=30.0),
     "attached?": Template(
         "AT+CGATT?", "captured: bc95-b657sp3-exact-bytes", "+CGATT: <attached:digit>"
     ),
@@ -111,10 +106,10 @@ COMMANDS = {
         least=0,
         most=8,
     ),
-    "context": Template('AT+CGDCONT=1,"IP","{apn}"', "captured: bc68-boot-resetpin-attach"),
+    "context": Template('AT+CGDCONT=1,"IP","{apn}"', "from_manual: BC95 V1.9, 3.16"),
     "address?": Template(
         "AT+CGPADDR",
-        "captured: bc95g-bestiot-bringup",
+        "from_manual: BC95 V1.9, 3",
         "+CGPADDR: <cid:int>[,<address:ip>]",
         least=0,
         most=8,
@@ -135,28 +130,33 @@ COMMANDS = {
         "AT+NRB", "captured: bc95-b657sp1-reboot", success=(b"REBOOTING", b"OK"), seconds=5.0
     ),
     "open": Template(
-        "AT+NSOCR=DGRAM,17,0", "captured: bc95-b657sp3-exact-bytes", "<socket:digit>", seconds=3.0
+        "AT+NSOCR=DGRAM,17,0",
+        "captured: bc95-b657sp3-exact-bytes",
+        "[+NSOCR: ]<socket:digit>",
+        seconds=3.0,
     ),
     "send": Template(
         "AT+NSOST={socket},{address},{port},{length},{hex}",
         "captured: bc95-udp-2017-12-19",
-        "{socket},<accepted:int>",
+        "[+NSOST: ]{socket},<accepted:int>",
         seconds=10.0,
     ),
     "send and release": Template(
         "AT+NSOSTF={socket},{address},{port},{flag},{length},{hex}",
         "from_manual: BC95 V1.9, 5.6",
-        "{socket},<accepted:int>",
+        "[+NSOST: ]{socket},<accepted:int>",
         seconds=10.0,
     ),
     "read": Template(
         "AT+NSORF={socket},{length}",
         "captured: bc95-udp-2017-12-19",
-        "{socket},<address:ip>,<port:int>,<length:int>,<data:hex>,<remaining:int>",
+        "[+NSORF: ]{socket},<address:ip>,<port:int>,<length:int>,<data:hex>,<remaining:int>",
         least=0,
         seconds=3.0,
     ),
-    "close": Template("AT+NSOCL={socket}", "captured: bc68-attach-udp-echo", seconds=3.0),
+    "close": Template(
+        "AT+NSOCL={socket}", "from_manual: BC95 V1.8, 9 (bc95-manual-udp-coap)", seconds=3.0
+    ),
 }
 
 
@@ -171,10 +171,17 @@ class BC95(Profile):
     commands = COMMANDS
     limits = Limits(datagram=512, sockets=7)
     has_release_assistance = True
-    notes = (
+    notes: ClassVar[tuple[str, ...]] = (
         "No DNS: the host resolves the server's name.",
         "Local port 5683 is refused by the firmware; the driver lets the modem choose one.",
     )
+
+    async def radio_on(self) -> None:
+        """AT+CFUN=1, which later firmware refuses without a SIM (from B650SP8 on)."""
+        try:
+            await super().radio_on()
+        except CommandRefused as error:
+            raise sim_error(error) from error
 
     async def prepare(self) -> None:
         await self.try_ask("echo off")
@@ -190,16 +197,8 @@ class BC95(Profile):
             try:
                 await self.ask("imsi")
             except CommandRefused as error:
-                if error.code in (11, 12):
-                    raise SimLocked(
-                        "the SIM wants its PIN" if error.code == 11 else "the SIM wants its PUK",
-                        hint="Take the PIN off in a phone; this driver never sends one.",
-                    ) from error
-                if error.code == 10 or loop.time() >= until:
-                    raise SimMissing(
-                        f"no usable SIM ({error.result})",
-                        hint="Is a SIM in the holder, the right way round?",
-                    ) from error
+                if error.code in (10, 11, 12) or loop.time() >= until:
+                    raise sim_error(error) from error
             else:
                 return
             await asyncio.sleep(0.5)
@@ -327,12 +326,24 @@ class HiSiliconSocket(UdpSocket):
             if (reply["address"], reply["port"]) != (self.address, self.port):
                 self._announced.set()  # not our peer's; look for the next one
                 return None
-            whole += reply["data"]
+            whole += bytes(reply["data"])
             if reply["remaining"] == 0:
                 return whole
 
     async def _close(self) -> None:
         await self.profile.ask("close", socket=self.number)
+
+
+def sim_error(error: CommandRefused) -> SimMissing | SimLocked:
+    """Why the SIM cannot be used, from the refusal of a command that needs it."""
+    if error.code in (11, 12):
+        return SimLocked(
+            "the SIM wants its PIN" if error.code == 11 else "the SIM wants its PUK",
+            hint="Take the PIN off in a phone; this driver never sends one.",
+        )
+    return SimMissing(
+        f"no usable SIM ({error.result})", hint="Is a SIM in the holder, the right way round?"
+    )
 
 
 def statistics(lines: list[str]) -> dict[str, int]:
@@ -361,4 +372,3 @@ async def _set_before(event: asyncio.Event, until: float) -> bool:
     except TimeoutError:
         return False
     return True
-

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from modems.bc95 import BANNER, BC95, COMMANDS, ERRORS, PROBES, URCS
-from nbiot.at import Dialect, Template, Urc
+from nbiot.at import BootBanner, Dialect, Template, Urc
 from nbiot.errors import NameNotResolved
 from nbiot.profile import Limits
 
 # The modem gives up after 100 s by itself (Hi2115 SDK, dns.h). Its answer names no host, so the
 # line stays taken until it has come.
 DNS_SECONDS = 110.0
+QDNS = "notes of a driver's author on BC28 (bc28-qdns-tcp-driver)"
+
+# Rows of the BC95 that dialogues of this family show, too.
+CAPTURED = {
+    "iccid": "bc95g-bestiot-bringup",
+    "radio?": "bc95g-lupyuen-nsostf-release",
+    "radio off": "bc95g-lupyuen-nsostf-release",
+    "context": "bc68-boot-resetpin-attach",
+    "address?": "bc95g-bestiot-bringup",
+    "open": "bc68-attach-udp-echo",
+    "send": "bc68-attach-udp-echo",
+    "read": "bc68-attach-udp-echo",
+    "close": "bc68-attach-udp-echo",
+}
+SEEN = COMMANDS | {
+    name: replace(COMMANDS[name], evidence=f"captured: {capture}")
+    for name, capture in CAPTURED.items()
+}
+
+CLONE_BANNER = BootBanner(
+    lines=r"RDY", last=b"RDY", evidence="from_manual: notes of a driver's author on BC28-CNV"
+)
 
 
 class BC95G(BC95):
@@ -29,22 +53,24 @@ class BC95G(BC95):
                 "+NSOSTR: <socket:int>,<sequence:int>,<status:digit>",
                 "captured: bc95g-lupyuen-coap-over-nsost",
             ),
-            Urc("resolved", "+QDNS: <address>", "captured: bc28-qdns-tcp-driver"),
+            Urc("resolved", "+QDNS: <address>", f"from_manual: {QDNS}"),
+            Urc("lwm2m", "+QLWEVTIND: <event:int>", "from_manual: BC95-G&BC68 V1.4"),
+            Urc("lwm2m status", "+QLWULDATASTATUS: <status:line>", "captured: bc35g-tcp-nsosd"),
         ),
-        banners=(BANNER,),
+        banners=(BANNER, CLONE_BANNER),
         errors=ERRORS,
         probes=PROBES,
     )
-    commands = COMMANDS | {
+    commands = SEEN | {
         "send and release": Template(
             "AT+NSOSTF={socket},{address},{port},{flag},{length},{hex}",
             "captured: bc95g-lupyuen-nsostf-release (flag 0x200)",
-            "{socket},<accepted:int>",
+            "[+NSOST: ]{socket},<accepted:int>",
             seconds=10.0,
         ),
         "resolve": Template(
             "AT+QDNS=0,{host}",
-            "captured: bc28-qdns-tcp-driver",
+            f"from_manual: {QDNS}",
             outcome="+QDNS: <address>",
             seconds=DNS_SECONDS,
         ),

@@ -110,7 +110,13 @@ class CommandRefused(ModemError):
     exit_code = 24
 
     def __init__(
-        self, command: str, result: str, *, code: int | None = None, meaning: str = "", hint: str = ""
+        self,
+        command: str,
+        result: str,
+        *,
+        code: int | None = None,
+        meaning: str = "",
+        hint: str = "",
     ) -> None:
         words = f" ({meaning})" if meaning else ""
         super().__init__(f"the modem refused {command}: {result}{words}", hint=hint)

@@ -21,7 +21,7 @@ from nbiot.errors import (
     ModemSilent,
     ModemUnknown,
     NameNotResolved,
-    NbiotError,
+    UnexpectedAnswer,
 )
 from nbiot.link import Link, open_link
 from nbiot.profile import Identity, Profile, Progress, Report, Signal, UdpSocket, silent
@@ -34,7 +34,7 @@ CLEANUP_SECONDS = 5.0
 AT = Command(b"AT", seconds=WAKE_SECONDS)
 # "ATI" is refused by a BC95 before B657SP2; what the three say together decides.
 IDENTITY = tuple(
-    Command(line, Shape("<text:line>"), 0, 12, seconds=2.0, size=250)
+    Command(line, Shape("<text:line>"), 1, 12, seconds=2.0, size=250)
     for line in (b"ATI", b"AT+CGMM", b"AT+CGMR")
 )
 
@@ -122,7 +122,7 @@ class Modem:
     async def _identify(self) -> tuple[Identity, str]:
         said: dict[bytes, list[str]] = {}
         for command in IDENTITY:
-            with suppress(CommandRefused):
+            with suppress(CommandRefused, UnexpectedAnswer):
                 reply = await self.channel.run(command)
                 said[command.line] = [line["text"] for line in reply.lines]
         text = "\n".join(line for lines in said.values() for line in lines)
@@ -249,12 +249,3 @@ async def _resolve_on_host(host: str) -> str:
             hint="Is the name right? `--server` takes an IPv4 address, too.",
         ) from error
     return str(infos[0][4][0])
-
-
-def as_nbiot_error(error: BaseException) -> NbiotError | None:
-    """The NbiotError in ``error`` or in the group it holds."""
-    if isinstance(error, NbiotError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(as_nbiot_error, error.exceptions)), None)
-    return None

@@ -394,15 +394,17 @@ class Profile(ABC):
 def registration(stat: int, rest: str | None) -> Registration:
     """The registration from the fields of +CEREG.
 
-    The cause of a refusal is the last of the numbers behind the state: firmware differs in the
-    fields before it (capture bc66-10 has one more than bc66-04).
+    The cause of a refusal is the second of two numbers, cause type and cause: firmware differs in
+    the number of fields before them (capture bc66-10 has one more than bc66-04).
     """
     known = stat in (0, 1, 2, 3, 5)
     state = RegistrationState(stat) if known else RegistrationState.UNKNOWN
     if state is not RegistrationState.DENIED or not rest:
         return Registration(state)
-    numbers = re.findall(r"(?:^|,)(\d+),(\d+)(?=,|$)", rest)
-    return Registration(state, int(numbers[-1][1]) if numbers else None)
+    # Behind tac, ci and AcT; timers are eight binary digits.
+    tail = [field.strip() for field in rest.split(",")[3:]]
+    numbers = [int(field) for field in tail if field.isdecimal() and len(field) < 8]
+    return Registration(state, numbers[-1] if len(numbers) >= 2 else None)
 
 
 async def _cause_from_urcs(urcs: UrcStream, seconds: float) -> int | None:
@@ -455,7 +457,9 @@ def _cause_words(cause: int | None) -> str:
 
 def _report_registration(now: Registration, report: Report) -> None:
     step, text = _STATE_WORDS[now.state]
-    report(Progress(step, text + _cause_words(now.cause), {"stat": int(now.state), "cause": now.cause}))
+    report(
+        Progress(step, text + _cause_words(now.cause), {"stat": int(now.state), "cause": now.cause})
+    )
 
 
 def not_registered(last: Registration, signal: Signal, seconds: float) -> NotRegistered:

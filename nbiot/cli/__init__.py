@@ -56,10 +56,15 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: docs/exit-codes.md. Completion: eval \"$(_NBIOT_COMPLETE=bash_source nbiot)\".",
+    epilog="Exit codes: docs/exit-codes.md. Completion in bash:"
+    ' eval "$(_NBIOT_COMPLETE=bash_source nbiot)".',
 )
 @click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version,
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
     help="Show the version and exit.",
 )
 def nbiot() -> None:
@@ -74,8 +79,12 @@ def main(args: list[str] | None = None) -> Any:
         return nbiot.main(args=args, prog_name="nbiot", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(err=True)
         sys.exit(130)
+    except BrokenPipeError:  # `nbiot ... | head`
+        sys.stderr.close()
+        sys.exit(141)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

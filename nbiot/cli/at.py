@@ -95,9 +95,7 @@ async def _at(
             await channel.close()
 
 
-async def _one(
-    channel: Any, line: str, timeout: float, listener: _Listener, as_json: bool
-) -> None:
+async def _one(channel: Any, line: str, timeout: float, listener: _Listener, as_json: bool) -> None:
     from nbiot.at import Command, Shape
 
     listener.lines.clear()
@@ -117,8 +115,10 @@ async def _one(
 def _print(line: str, listener: _Listener, as_json: bool) -> None:
     """A known URC that begins like the command is its answer as far as a person is concerned."""
     name = line[2:].split("=")[0].rstrip("?").upper()
-    own = [(k if not (k == "urcreceived" and t.startswith(name)) else "answer", t)
-           for k, t in listener.lines]
+    own = [
+        (k if not (k == "urcreceived" and t.startswith(name)) else "answer", t)
+        for k, t in listener.lines
+    ]
     if as_json:
         said = [text for kind, text in own if kind in ("answer", "unknown", "outcome")]
         urcs = [text for kind, text in own if kind == "urcreceived"]

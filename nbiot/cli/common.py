@@ -62,25 +62,30 @@ port_options = _stack(_PORT_OPTIONS)
 output_options = _stack(_OUTPUT_OPTIONS)
 
 
-def run(main: Coroutine[Any, Any, Any], *, as_json: bool = False) -> Any:
-    """Run ``main``; on Ctrl-C or SIGTERM let it clean up first. Errors end the process."""
+@contextmanager
+def errors(*, as_json: bool = False) -> Iterator[None]:
+    """Errors inside the block end the process: in words, or as one JSON object."""
     try:
-        return asyncio.run(_with_sigterm(main))
-    except KeyboardInterrupt:
-        click.echo("nbiot: interrupted; sockets are closed and the port is released", err=True)
-        sys.exit(130)
-    except asyncio.CancelledError:
-        click.echo("nbiot: terminated; sockets are closed and the port is released", err=True)
-        sys.exit(143)
+        yield
     except NbiotError as error:
         if as_json:
             click.echo(json.dumps(error_dict(error)))
         else:
             click.echo(f"nbiot: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # `nbiot ... | head`
-        sys.stderr.close()
-        sys.exit(141)
+
+
+def run(main: Coroutine[Any, Any, Any], *, as_json: bool = False) -> Any:
+    """Run ``main``; on Ctrl-C or SIGTERM let it clean up first. Errors end the process."""
+    with errors(as_json=as_json):
+        try:
+            return asyncio.run(_with_sigterm(main))
+        except KeyboardInterrupt:
+            click.echo("nbiot: interrupted; sockets are closed and the port is released", err=True)
+            sys.exit(130)
+        except asyncio.CancelledError:
+            click.echo("nbiot: terminated; sockets are closed and the port is released", err=True)
+            sys.exit(143)
 
 
 async def _with_sigterm(main: Coroutine[Any, Any, Any]) -> Any:
@@ -123,6 +128,10 @@ _WAITING = {
     "modem": "preparing the modem",
     "radio": "waiting for the SIM",
     "sim": "joining the network",
+    "searching": "joining the network",
+    "denied": "the modem tries on",
+    "restarting": "waiting for the modem",
+    "waiting": "waiting, because EnOS would refuse",
     "registered": "waiting for an address",
     "address": "connecting",
     "resolved": "connecting",
@@ -130,7 +139,14 @@ _WAITING = {
     "retransmitted": "waiting for the server",
     "acknowledged": "waiting for the response",
 }
-_BAD = {"denied"}
+_MARKS = {
+    "denied": "[red]✗[/]",
+    "searching": "[yellow]…[/]",
+    "waiting": "[yellow]…[/]",
+    "restarting": "[yellow]…[/]",
+    "retransmitted": "[yellow]…[/]",
+    "signal": "[dim]·[/]",
+}
 
 
 @contextmanager
@@ -142,11 +158,9 @@ def _live() -> Iterator[Callable[[Progress], None]]:
     with console.status("opening the port") as status:
 
         def report(step: Progress) -> None:
-            mark = "[red]✗[/]" if step.step in _BAD else "[green]✓[/]"
-            if step.step in ("searching", "waiting"):
-                mark = "[yellow]…[/]"
-            console.print(f"{mark} {escape(step.text)}")
-            status.update(_WAITING.get(step.step, step.text))
+            console.print(f"{_MARKS.get(step.step, '[green]✓[/]')} {escape(step.text)}")
+            if step.step in _WAITING:
+                status.update(_WAITING[step.step])
 
         yield report
 
@@ -167,7 +181,9 @@ def tracing(path: Path | None) -> Iterator[FileTracer | None]:
     try:
         tracer = FileTracer(path, time.monotonic)
     except OSError as error:
-        raise BadInput("trace", str(path), f"a file that can be written ({error.strerror})") from None
+        raise BadInput(
+            "trace", str(path), f"a file that can be written ({error.strerror})"
+        ) from None
     try:
         yield tracer
     finally:

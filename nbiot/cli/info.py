@@ -25,7 +25,7 @@ def command(
 async def _info(
     port: str, model: str, baud: int | None, trace: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    with modem_from(port, model, baud, trace, quiet=quiet or not as_json) as modem:
+    with modem_from(port, model, baud, trace, quiet=quiet) as modem:
         async with modem:
             found = await _gather(modem)
     if as_json:

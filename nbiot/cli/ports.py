@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nbiot.cli.common import run
 from nbiot.errors import NbiotError
+
+if TYPE_CHECKING:
+    from nbiot.link.ports import PortInfo
 
 
 @click.command("ports", short_help="List serial ports and which of them answer as modems.")
@@ -26,28 +30,30 @@ def command(no_probe: bool, as_json: bool) -> None:
 async def _ports(*, probe: bool, as_json: bool) -> None:
     from nbiot.link.ports import list_ports
 
-    ports = await list_ports()
-    said = await asyncio.gather(*(_probe(port.path) for port in ports)) if probe else []
+    ports = await asyncio.to_thread(list_ports)
+    said: Sequence[str | None] = [None] * len(ports)
+    if probe:
+        said = await asyncio.gather(*(_probe(port.path) for port in ports))
     if as_json:
-        click.echo(json.dumps({"ok": True, "ports": [_record(p, probe, said) for p in _pairs(ports, said)]}))
+        records = [_record(port, answer) for port, answer in zip(ports, said, strict=True)]
+        click.echo(json.dumps({"ok": True, "ports": records}))
         return
     if not ports:
         click.echo("No serial ports. Is the board plugged in? (`nbiot demo` needs none.)")
-    for port, answer in _pairs(ports, said):
-        click.echo(f"{port.by_id or port.path}")
-        if port.by_id:
-            click.echo(f"    path     {port.path}")
-        click.echo(f"    device   {port.description or '-'}")
-        if probe:
-            click.echo(f"    answers  {answer}")
+    for port, answer in zip(ports, said, strict=True):
+        _print(port, answer)
 
 
-def _pairs(ports: list[Any], said: list[str]) -> list[tuple[Any, str | None]]:
-    return list(zip(ports, said or [None] * len(ports), strict=True))
+def _print(port: PortInfo, answer: str | None) -> None:
+    click.echo(port.by_id or port.path)
+    if port.by_id:
+        click.echo(f"    path     {port.path}")
+    click.echo(f"    device   {port.description or '-'}")
+    if answer is not None:
+        click.echo(f"    answers  {answer}")
 
 
-def _record(pair: tuple[Any, str | None], probe: bool, said: list[str]) -> dict[str, Any]:
-    port, answer = pair
+def _record(port: PortInfo, answer: str | None) -> dict[str, Any]:
     return {
         "path": port.path,
         "by_id": port.by_id,

@@ -10,8 +10,11 @@ import click
 from nbiot.errors import BadInput
 
 
-@click.group("profiles", invoke_without_command=True,
-             short_help="List the modems this driver knows, and on what evidence.")
+@click.group(
+    "profiles",
+    invoke_without_command=True,
+    short_help="List the modems this driver knows, and on what evidence.",
+)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """List the modems this driver knows.
@@ -45,8 +48,10 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"name": name, "title": profile.title, "facts": facts}))
         return
-    click.echo(f"{profile.title}: {profile.limits.datagram} bytes a datagram,"
-               f" {profile.limits.sockets} sockets, {profile.baudrates[0]} baud")
+    click.echo(
+        f"{profile.title}: {profile.limits.datagram} bytes a datagram,"
+        f" {profile.limits.sockets} sockets, {profile.baudrates[0]} baud"
+    )
     for note in profile.notes:
         click.echo(f"note: {note}")
     for fact in facts:
@@ -56,7 +61,9 @@ def show(name: str, as_json: bool) -> None:
 def _facts(profile: Any) -> list[dict[str, str]]:
     commands = [("command", row.text, row.evidence) for row in profile.commands.values()]
     urcs = [("urc", urc.notation, urc.evidence) for urc in profile.dialect.urcs]
-    banners = [("banner", f"ends with {b.last.decode()}", b.evidence) for b in profile.dialect.banners]
+    banners = [
+        ("banner", f"ends with {b.last.decode()}", b.evidence) for b in profile.dialect.banners
+    ]
     return [
         {"kind": kind, "text": text, "evidence": evidence}
         for kind, text, evidence in commands + urcs + banners

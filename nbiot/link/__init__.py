@@ -47,8 +47,11 @@ class Link(Protocol):
 
     name: str
     """As the user gave it, for messages."""
-    baudrate: int
-    """bit/s; 0 where there is no such thing (TCP, memory)."""
+
+    @property
+    def baudrate(self) -> int:
+        """bit/s; 0 where there is no such thing (TCP, memory)."""
+        ...
 
     def start(self, receiver: Receiver) -> None:
         """Begin reading, once. A port that is gone by now is reported as ``lost``."""
