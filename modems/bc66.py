@@ -8,6 +8,7 @@ bytes behind a prompt and comes in as raw bytes behind a URC, both counted.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 from nbiot.at import BootBanner, Command, Dialect, Shape, Template, Urc, UrcReceived
@@ -23,6 +24,7 @@ from nbiot.errors import (
     Unsupported,
 )
 from nbiot.profile import (
+    CLOSE_SECONDS,
     Limits,
     NativeRequest,
     NativeResponse,
@@ -391,8 +393,9 @@ class BC66(Profile):
             await self.ask("coap options", options=options)
             return await self._native_exchange(request, seconds)
         finally:
-            async with asyncio.timeout(10):
-                await self.try_ask("coap delete")
+            with suppress(TimeoutError, ModemError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self.ask("coap delete")
 
     async def _native_exchange(self, request: NativeRequest, seconds: float) -> NativeResponse:
         with self.channel.urcs() as urcs:
@@ -477,6 +480,10 @@ def _option_list(request: NativeRequest) -> str:
 
 
 def _answers(urc: UrcReceived, request: NativeRequest) -> bool:
-    """Is this the response to our request? A separate response has the server's own message id."""
+    """Is this the response to our request?
+
+    A separate response has the server's own message id, and the URC tells no token: it is ours
+    because the client, made anew for each request, has matched it.
+    """
     piggybacked = urc.fields["type"] == 2
     return not piggybacked or urc.fields["mid"] == request.mid

@@ -1,16 +1,17 @@
 """One AT dialogue over one port: commands in, replies out, URCs to whoever listens.
 
 One command is outstanding at a time. A command that timed out or was cancelled still owes its
-results; before the next one the channel finds its footing again: it waits for silence, asks a
-question whose answer cannot be anybody else's, and drops all that comes before it. So a late answer
-never reaches the next command, with or without echo.
+results; before the next one the channel finds its footing again: it waits for them a little, then
+asks a question whose answer cannot be anybody else's, and drops all that comes before it. So a late
+answer never reaches the next command, with or without echo. What is relied on: the modem answers
+commands in the order in which it got them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,11 @@ from nbiot.at import (
     Final,
     Orphan,
     Outcome,
+    Overflow,
     Parser,
     Prompt,
-    Shape,
+    Truncated,
+    Unknown,
     UrcReceived,
 )
 from nbiot.at.parser import error_code
@@ -37,6 +40,7 @@ from nbiot.errors import (
     ModemRebooted,
     ModemSilent,
     NbiotError,
+    PortError,
     PortLost,
     UnexpectedAnswer,
 )
@@ -47,10 +51,14 @@ if TYPE_CHECKING:
     from nbiot.link import Link
     from nbiot.trace import Tracer
 
-ESC = b"\x1b"
 BITS_PER_BYTE = 10  # 8 data bits, start and stop bit
 QUIET = 0.1  # s of silence that ends a burst of late results
-PROBE_TRIES = 3
+PROMPT_PATIENCE = 2.0  # s that a prompt may come after its command was given up
+PROBE_TRIES = 3  # probes without an answer until the modem counts as silent
+MOST_PROBES = 12
+BUSY_PAUSE = 0.5  # s between probes that a busy modem refuses
+DOUBT_TRIES = 3
+OUTCOME_GRACE = 20.0  # s beyond a command's time for its second result, which has no name on it
 EARLY_GRACE = 0.3  # s that an answer may come after an OK that came too early
 DATA_GRACE = 1.0  # s beyond the wire time for announced data to come in full
 
@@ -101,8 +109,14 @@ class _Exchange:
     future: asyncio.Future[Reply]
     deadline: float
     prompted: bool = False
-    payload_sent: bool = False
     early: bool = False
+    doubtful: bool = False
+
+
+class _DoubtfulAnswer(UnexpectedAnswer):
+    """A URC of the same shape came between; nobody can say which line was the answer."""
+
+    accepted: bool = False  # its positive final result code has come
 
 
 class UrcStream:
@@ -143,17 +157,18 @@ class Channel:
         self._tracer = tracer
         self._turn = asyncio.Lock()
         self._exchange: _Exchange | None = None
-        self._suspect: Command | None = None  # what the last abandoned command was
-        self._owed_outcomes: list[tuple[Shape, float]] = []
+        self._owed_outcomes: list[tuple[Command, float]] = []  # until when each may come
+        self._busy_until = 0.0  # when the last abandoned command should have ended
         self._lost: PortLost | None = None
         self._urc_listeners: list[UrcListener] = []
         self._reboot_listeners: list[RebootListener] = []
-        self._banner_running = False
-        self._masked: tuple[bytes, bytes] | None = None  # a secret command and what to show
+        self._boot_heard = 0.0  # when the last line of a boot banner came
+        self._masked: dict[bytes, bytes] = {}  # secret commands and what to show
         self._heard = asyncio.Event()  # set whenever bytes come
         self._last_heard = -1e9
         self._timer: asyncio.TimerHandle | None = None
         self._data_timer: asyncio.TimerHandle | None = None
+        self._payload_timer: asyncio.TimerHandle | None = None
         link.start(self)
 
     # --- for callers ------------------------------------------------------------------------
@@ -173,20 +188,33 @@ class Channel:
         return self._lost is not None
 
     async def run(self, command: Command) -> Reply:
-        """Send ``command`` and wait until it is done."""
+        """Send ``command`` and wait until it is done.
+
+        ModemRebooted also when the modem restarts while the command waits for its turn.
+        """
+        reboots = self.reboots
         async with self._turn:
-            await self._find_footing(command)
-            return await self._run_once(command)
+            for _ in range(DOUBT_TRIES):
+                await self._find_footing(command)
+                if self.reboots != reboots:
+                    raise _rebooted()
+                try:
+                    return await self._run_once(command)
+                except _DoubtfulAnswer as error:
+                    doubt = error
+                    if not command.repeatable:
+                        break
+            raise doubt
 
     def listen(self, listener: UrcListener) -> Callable[[], None]:
         """Call ``listener`` for every URC from now on; the returned function ends that."""
         self._urc_listeners.append(listener)
-        return lambda: self._urc_listeners.remove(listener)
+        return lambda: _remove(self._urc_listeners, listener)
 
     def on_reboot(self, listener: RebootListener) -> Callable[[], None]:
         """Call ``listener`` whenever a boot banner begins; the returned function ends that."""
         self._reboot_listeners.append(listener)
-        return lambda: self._reboot_listeners.remove(listener)
+        return lambda: _remove(self._reboot_listeners, listener)
 
     @contextmanager
     def urcs(self) -> Iterator[UrcStream]:
@@ -215,6 +243,7 @@ class Channel:
         self._fail(PortLost(f"{self.link.name} was closed"))
         self._lost = self._lost or PortLost(f"{self.link.name} is closed")
         self._cancel_timers()
+        self._heard.set()
         await self.link.close()
 
     # --- one command ------------------------------------------------------------------------
@@ -267,24 +296,27 @@ class Channel:
     def _abandon(self, exchange: _Exchange) -> None:
         """Nobody waits for ``exchange`` any more, but the modem still owes its results."""
         self._exchange = None
-        self._suspect = exchange.command
         self._parser.abandon()
-        if exchange.command.outcome is not None and exchange.reply.outcome is None:
-            self._owed_outcomes.append((exchange.command.outcome, exchange.deadline))
-        if exchange.prompted and not exchange.payload_sent:
-            self._cancel_prompt()
+        self._busy_until = max(self._busy_until, exchange.deadline)
+        command = exchange.command
+        if exchange.reply.outcome is None and (exchange.prompted or not command.prompt):
+            self._owe_outcome(command, exchange.deadline)
 
-    def _cancel_prompt(self) -> None:
-        """Leave the modem's data mode (Quectel: ESC cancels the sending)."""
-        if self._lost is None:
-            self._write(ESC)
+    def _owe_outcome(self, command: Command, deadline: float) -> None:
+        if command.outcome is not None:
+            self._owed_outcomes.append((command, deadline + OUTCOME_GRACE))
 
     def _finish(self) -> None:
         """All that the command in flight declared has come."""
-        exchange = self._exchange
+        exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        self._exchange = None
-        _settle(exchange.future, exchange.reply)
+        if exchange.doubtful:
+            error = _DoubtfulAnswer(
+                f"a URC came between {exchange.command} and its result, and looks like the answer"
+            )
+            _settle(exchange.future, error)
+        else:
+            _settle(exchange.future, exchange.reply)
 
     def _refuse(self, line: bytes) -> None:
         exchange = self._exchange
@@ -311,81 +343,87 @@ class Channel:
 
     async def _find_footing(self, command: Command) -> None:
         """Make sure that the next line that looks like an answer is one to ``command``."""
-        self._raise_if_lost()
-        if self._parser.booting:
-            await self._end_of_boot()
-        if self._suspect is not None:
-            await self._resynchronise(self._suspect)
-        if self._owed_outcomes:
-            await self._collect_outcomes(command)
-        if self.dialect.gap:
-            await self._silence(self.dialect.gap)
+        quiet = not self.dialect.gap
+        while True:
+            self._raise_if_lost()
+            if self._parser.booting:
+                await self._end_of_boot()
+            elif self._parser.owes:
+                await self._resynchronise()
+            elif self._owed_outcomes and (until := self._owed_until(command)):
+                await self._anything_before(until)
+            elif not quiet:
+                await self._silence(self.dialect.gap)
+                quiet = True
+            else:
+                return
 
     async def _end_of_boot(self) -> None:
-        until = self._loop.time() + self.dialect.boot_seconds
+        until = self._boot_heard + self.dialect.boot_seconds
         while self._parser.booting and await self._anything_before(until):
             pass
         self._parser.end_of_boot()
-        self._banner_running = False
 
-    async def _resynchronise(self, suspect: Command) -> None:
-        self._note(f"resynchronising after {suspect}")
-        await self._silence(QUIET)
-        asked = [suspect.line]
-        while len(asked) <= PROBE_TRIES and self._suspect is not None:
-            probe = self._probe_unlike(asked)
-            if probe is None or await self._answered(probe):
-                self._parser.settle()
-                self._suspect = None
+    async def _resynchronise(self) -> None:
+        """Find the answers to our own commands again. Raises ModemSilent, PortLost."""
+        self._note("resynchronising")
+        await self._last_results()
+        silent = 0
+        for _ in range(MOST_PROBES):
+            if not self._parser.owes or self._parser.booting:
                 return
-            asked.append(probe.line)
-        if self._suspect is not None:
-            raise ModemSilent(
-                f"{self.link.name}: the modem gives no orderly answer",
-                hint="Is it powered, awake and at this baud rate? Reset or power-cycle it.",
-            )
+            probe = self._parser.probe()
+            if probe is None:  # the modem is not identified yet: silence must do
+                self._parser.settle()
+                return
+            try:
+                await self._run_once(probe)
+            except ModemRebooted:
+                return
+            except CommandRefused:
+                if self._loop.time() < self._busy_until:
+                    await asyncio.sleep(BUSY_PAUSE)
+                    continue
+                silent += 1
+            except (CommandTimeout, UnexpectedAnswer):
+                silent += 1
+            if silent == PROBE_TRIES:
+                break
+        raise ModemSilent(
+            f"{self.link.name}: the modem gives no orderly answer",
+            hint="Is it powered, awake and at this baud rate? Reset or power-cycle it.",
+        )
 
-    async def _answered(self, probe: Command) -> bool:
-        """Is ``probe`` answered, and does nothing more come after that?"""
-        try:
-            await self._run_once(probe)
-        except ModemRebooted:
-            await self._end_of_boot()
-            return True  # it forgot all that it owed
-        except (CommandTimeout, CommandRefused, UnexpectedAnswer):
-            return False
-        answered = self._last_heard
-        await self._silence(QUIET)
-        return self._last_heard == answered
+    async def _last_results(self) -> None:
+        """Mostly the abandoned command ends by itself, soon. A probe must not be its payload."""
+        began = self._loop.time()
+        while self._parser.owes:
+            patience = PROMPT_PATIENCE if self._parser.prompt_due else QUIET
+            until = min(max(began, self._last_heard) + patience, began + 10 * patience)
+            if not await self._anything_before(until):
+                return
 
-    async def _collect_outcomes(self, command: Command) -> None:
-        """Wait for second results that abandoned commands owe, where ``command`` has the like.
+    def _owed_until(self, command: Command) -> float:
+        """Until when a second result may come that ``command`` would take for its own; 0: none.
 
         ``SEND OK`` has no number: a late one would be taken for the next datagram's.
         """
-        while until := self._owed_until(command):
-            await self._anything_before(until)
-
-    def _owed_until(self, command: Command) -> float:
-        """When the last debt that ``command`` could take for its own runs out; 0 without one."""
         now = self._loop.time()
         self._owed_outcomes = [debt for debt in self._owed_outcomes if debt[1] > now]
-        if command.outcome is None:
-            return 0.0
-        prefix = command.outcome.prefix
-        return max((until for shape, until in self._owed_outcomes if shape.prefix == prefix), default=0.0)
-
-    def _probe_unlike(self, asked: list[bytes]) -> Command | None:
-        """A query that is not among ``asked``: its answer cannot be a late one to any of those.
-
-        None when the dialect has no probes: an unidentified modem gets silence only.
-        """
-        probes = self.dialect.probes
-        return next((p for p in probes if p.line not in asked), probes[-1] if probes else None)
+        alike = (
+            until for debtor, until in self._owed_outcomes if debtor.outcome == command.outcome
+        )
+        return max(alike, default=0.0)
 
     async def _silence(self, seconds: float) -> None:
-        """Wait until nothing has come for ``seconds``."""
-        while (wait := self._last_heard + seconds - self._loop.time()) > 0:
+        """Wait until nothing has come for ``seconds``; a modem that never stops is not waited for
+        more than ten times that.
+        """
+        until = self._loop.time() + 10 * seconds
+        while True:
+            wait = min(self._last_heard + seconds, until) - self._loop.time()
+            if wait <= 0:
+                return
             await asyncio.sleep(wait)
 
     async def _anything_before(self, until: float) -> bool:
@@ -406,12 +444,7 @@ class Channel:
         """The link's call: the modem said ``data``."""
         self.counters.received += len(data)
         self._last_heard = self._loop.time()
-        if self._data_timer is not None:
-            self._data_timer.cancel()
-            self._data_timer = None
-        self._dispatch_all(self._parser.feed(data))
-        if self._parser.awaits_data:
-            self._data_timer = self._loop.call_later(self._data_patience(), self._give_up_data)
+        self._take(self._parser.feed(data))
         self._heard.set()
 
     def lost(self, error: PortLost) -> None:
@@ -419,11 +452,21 @@ class Channel:
         self._lost = error
         self._note(str(error))
         self._fail(error)
+        self._cancel_timers()
         self._heard.set()
+
+    def _take(self, events: list[Event]) -> None:
+        """Act on ``events``, and give announced data a limited time from its header on."""
+        if self._data_timer is not None and (events or not self._parser.awaits_data):
+            self._data_timer.cancel()
+            self._data_timer = None
+        if self._parser.awaits_data and self._data_timer is None:
+            self._data_timer = self._loop.call_later(self._data_patience(), self._give_up_data)
+        self._dispatch_all(events)
 
     def _give_up_data(self) -> None:
         self._data_timer = None
-        self._dispatch_all(self._parser.give_up_data())
+        self._take(self._parser.give_up_data())
 
     def _data_patience(self) -> float:
         baudrate = self.link.baudrate
@@ -431,7 +474,7 @@ class Channel:
 
     def _write(self, data: bytes, *, shown: str = "") -> None:
         if shown:
-            self._masked = data.rstrip(b"\r"), shown.encode()
+            self._masked[data.rstrip(b"\r")] = shown.encode()
         if self._tracer is not None:
             self._tracer.sent(f"{shown}\r".encode() if shown else data)
         self.counters.sent += len(data)
@@ -446,7 +489,7 @@ class Channel:
             raise self._lost
 
     def _cancel_timers(self) -> None:
-        for timer in (self._timer, self._data_timer):
+        for timer in (self._timer, self._data_timer, self._payload_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -457,92 +500,116 @@ class Channel:
             if self._tracer is not None:
                 self._tracer.heard(self._shown(event), type(event).__name__.lower())
             if self._owed_outcomes and not isinstance(event, Outcome):
-                self._pay_outcome(event.line)
+                self._pay_outcome(event)
             self._dispatch(event)
 
-    def _pay_outcome(self, line: bytes) -> None:
-        """``line`` may be a second result that an abandoned command owed."""
+    def _pay_outcome(self, event: Event) -> None:
+        """Is ``event`` a second result that an abandoned command owed, or the end of its hopes?"""
+        line = event.line
+        refused = None
+        if isinstance(event, Orphan) and event.kind == "final" and line != b"OK":
+            refused = event.command
         for debt in self._owed_outcomes:
-            if debt[0].match(line) is not None:
+            command, _ = debt
+            if command is refused or (command.outcome and command.outcome.match(line) is not None):
                 self._owed_outcomes.remove(debt)
                 return
 
     def _shown(self, event: Event) -> bytes:
-        return event.raw.replace(*self._masked) if self._masked else event.raw
+        """What the trace may tell of ``event``: an echo that was damaged may hold a secret, too."""
+        raw = event.raw
+        if self._masked:
+            for secret, shown in self._masked.items():
+                raw = raw.replace(secret, shown)
+            if isinstance(event, Unknown | Overflow | Truncated):
+                return b"(%d bytes, perhaps a damaged echo of a secret)" % len(raw)
+        return raw
 
     def _dispatch(self, event: Event) -> None:
         match event:
             case Answer(fields=fields) if self._exchange:
                 self._exchange.reply.lines.append(fields)
-            case Final(ok=True) | Outcome():
-                self._result(event)
-            case Final():
+            case Final(ok=True) if self._exchange:
+                self._exchange.doubtful = event.doubtful
+                if event.done:
+                    self._finish()
+            case Outcome(fields=fields) if self._exchange:
+                self._exchange.reply.outcome = fields
+                if event.done:
+                    self._finish()
+            case Final() if self._exchange:
                 self._refuse(event.line)
             case UrcReceived():
                 for listener in tuple(self._urc_listeners):
-                    listener(event)
-            case Prompt():
-                self._answer_prompt()
+                    self._call(listener, event)
+            case Prompt() if self._exchange:
+                self._exchange.prompted = True
+                self._send_payload(self._exchange.command)
+            case Orphan(kind="prompt", command=Command() as command):
+                # To give the modem what it waits for is the only sure way out of its data mode.
+                self._owe_outcome(command, self._loop.time() + command.seconds)
+                self._send_payload(command)
             case Early():
                 self._wait_for_late_answer()
-            case Orphan(kind="prompt"):
-                self._cancel_prompt()
-            case BootLine(done=done):
-                self._boot_line(done=done)
+            case BootLine(first=first):
+                self._boot_heard = self._loop.time()
+                if first:
+                    self._on_reboot()
 
-    def _result(self, event: Event) -> None:
-        exchange = self._exchange
-        if exchange is None:
-            return
-        if isinstance(event, Outcome):
-            exchange.reply.outcome = event.fields
-        if self._parser.in_flight is None:
-            self._finish()
+    def _call(self, listener: Callable[..., None], *arguments: object) -> None:
+        """A listener that raises must not keep anybody else from what was received."""
+        try:
+            listener(*arguments)
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {"message": f"a listener of {self.link.name} raised", "exception": error}
+            )
 
-    def _answer_prompt(self) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        exchange.prompted = True
+    def _send_payload(self, command: Command) -> None:
         if self.dialect.settle:
-            self._loop.call_later(self.dialect.settle, self._send_payload, exchange)
+            self._payload_timer = self._loop.call_later(
+                self.dialect.settle, self._write_payload, command
+            )
         else:
-            self._send_payload(exchange)
+            self._write_payload(command)
 
-    def _send_payload(self, exchange: _Exchange) -> None:
-        if self._exchange is exchange and self._lost is None:
-            exchange.payload_sent = True
-            self._write(exchange.command.payload)
+    def _write_payload(self, command: Command) -> None:
+        self._payload_timer = None
+        with suppress(PortError):  # a port that is lost says so itself
+            self._write(command.payload)
 
     def _wait_for_late_answer(self) -> None:
         exchange = self._exchange
-        if exchange is None or exchange.early:
-            return
+        if exchange is None or exchange.early or self._parser.owes:
+            return  # while an abandoned command owes its OK, this one was it
         exchange.early = True
         until = min(exchange.deadline, self._loop.time() + EARLY_GRACE)
         assert self._timer is not None
         self._timer.cancel()
         self._timer = self._loop.call_at(until, self._expire)
 
-    def _boot_line(self, *, done: bool) -> None:
-        if not self._banner_running:
-            self.reboots += 1
-            self._forget_debts()
-            self._note("the modem restarted")
-            self._fail(
-                ModemRebooted(
-                    "the modem restarted; its sockets and volatile settings are gone",
-                    hint="If nobody reset it, look at its supply: attaching draws peaks of 0.5 A.",
-                )
-            )
-            for listener in tuple(self._reboot_listeners):
-                listener()
-        self._banner_running = not done
-
-    def _forget_debts(self) -> None:
-        """A modem that restarted owes nothing."""
-        self._parser.settle()
-        self._suspect = None
+    def _on_reboot(self) -> None:
+        self.reboots += 1
+        self._note("the modem restarted")
         self._owed_outcomes.clear()
+        self._busy_until = 0.0
+        if self._payload_timer is not None:
+            self._payload_timer.cancel()
+        self._fail(_rebooted())
+        for listener in tuple(self._reboot_listeners):
+            self._call(listener)
+
+
+def _rebooted() -> ModemRebooted:
+    return ModemRebooted(
+        "the modem restarted; its sockets and volatile settings are gone",
+        hint="If nobody reset it, look at its supply: attaching draws peaks of 0.5 A.",
+    )
+
+
+def _remove(listeners: list[Any], listener: object) -> None:
+    with suppress(ValueError):
+        listeners.remove(listener)
 
 
 def _settle(future: asyncio.Future[Reply], result: Reply | NbiotError) -> None:

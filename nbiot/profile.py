@@ -117,7 +117,7 @@ class NativeRequest:
     port: int
     method: int
     path: tuple[str, ...]
-    payload: bytes
+    payload: bytes = field(repr=False)  # holds a signature
     mid: int
     token: bytes
     local_port: int

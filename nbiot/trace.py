@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -28,12 +29,16 @@ class Tracer(Protocol):
 
 
 class FileTracer:
-    """Writes the dialogue to a file, each line flushed, so that a crash loses nothing."""
+    """Writes the dialogue to a file, each line flushed, so that a crash loses nothing.
+
+    A disk that is full ends the trace, not the dialogue: ``error`` says so then.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._begin = clock()
         self._file: TextIO = path.open("w", encoding="utf-8")
+        self.error: OSError | None = None
 
     def sent(self, data: bytes) -> None:
         self._write(dir=">", raw=data.decode("latin-1"))
@@ -45,10 +50,16 @@ class FileTracer:
         self._write(dir="-", note=text)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what is told after that is dropped."""
+        with suppress(OSError):
+            self._file.close()
 
     def _write(self, **fields: str) -> None:
+        if self._file.closed or self.error is not None:
+            return
         record = {"t": round(self._clock() - self._begin, 4), **fields}
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            self.error = error

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from nbiot.at.shape import Shape
+from nbiot.errors import BadInput
 
 OK = (b"OK",)
+_CONTROL = re.compile(rb"[^\x20-\x7e]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Command:
     """One AT command and the answer it declares.
 
@@ -36,14 +39,21 @@ class Command:
     failure: tuple[bytes, ...] = ()
     outcome: Shape | None = None
     prompt: bytes = b""
-    payload: bytes = field(default=b"", repr=False)
+    payload: bytes = b""
     seconds: float = 1.0
     size: int = 100
     repeatable: bool = False
     shown: str = ""
 
+    def __post_init__(self) -> None:
+        if _CONTROL.search(self.line):  # a CR inside would make two commands of it
+            raise BadInput("command", str(self), "one line of printable ASCII")
+
     def __str__(self) -> str:
         return self.shown or self.line.decode("ascii", "backslashreplace")
+
+    def __repr__(self) -> str:
+        return f"Command({self})"
 
 
 @dataclass(frozen=True, slots=True)

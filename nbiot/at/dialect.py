@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from nbiot.at.command import Command
 from nbiot.at.shape import Fields, Shape
 
+_HEAD = re.compile(rb"[^: ]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Urc:
@@ -40,14 +42,14 @@ class BootBanner:
 
 
 @dataclass(frozen=True, slots=True)
-class _DataRule:
+class DataRule:
     """A URC whose header is followed by counted raw bytes."""
 
     name: str
     length: str
     shape: Shape
-    prefix: bytes
     header: re.Pattern[bytes]
+    inline: bool  # the data follows the last comma, not the line end
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ class Dialect:
     probes: tuple[Command, ...] = ()
     gap: float = 0.0
     settle: float = 0.0
+    data_rules: tuple[DataRule, ...] = field(init=False, repr=False, compare=False)
+    data_prefixes: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
     _rules: dict[bytes, list[tuple[str, Shape]]] = field(init=False, repr=False, compare=False)
-    _data_rules: tuple[_DataRule, ...] = field(init=False, repr=False, compare=False)
     _boot: re.Pattern[bytes] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,23 +78,25 @@ class Dialect:
             if not urc.data:
                 shape = Shape(urc.notation)
                 rules.setdefault(shape.prefix, []).append((urc.name, shape))
+        data_rules = tuple(_data_rule(urc) for urc in self.urcs if urc.data)
         boot = b"|".join(banner.lines.encode() for banner in self.banners)
         object.__setattr__(self, "_rules", rules)
-        object.__setattr__(self, "_data_rules", tuple(map(_data_rule, filter(_has_data, self.urcs))))
+        object.__setattr__(self, "data_rules", data_rules)
+        object.__setattr__(self, "data_prefixes", tuple({r.shape.prefix for r in data_rules}))
         object.__setattr__(self, "_boot", re.compile(boot) if boot else None)
 
     def urc(self, line: bytes) -> tuple[str, Fields] | None:
         """Name and fields of the URC that ``line`` is, or None."""
-        head = line.partition(b":")[0].rstrip()
-        for name, shape in self._rules.get(head, ()):
+        head = _HEAD.match(line)
+        for name, shape in self._rules.get(head[0], ()) if head else ():
             fields = shape.match(line)
             if fields is not None:
                 return name, fields
         return None
 
-    def data_rules(self) -> tuple[_DataRule, ...]:
-        """The URCs that carry raw bytes."""
-        return self._data_rules
+    def may_announce(self, answer: Shape) -> bool:
+        """Does a URC begin like ``answer``?"""
+        return answer.prefix in self._rules
 
     def is_boot(self, line: bytes) -> bool:
         """Is this a line of a boot banner?"""
@@ -108,25 +113,20 @@ class Dialect:
 
     @classmethod
     def union(cls, dialects: Iterable[Dialect]) -> Dialect:
-        """All tables together, for a modem that is not identified yet."""
+        """All tables together but the probes, for a modem that is not identified yet."""
         dialects = list(dialects)
         return cls(
             urcs=tuple(dict.fromkeys(urc for d in dialects for urc in d.urcs)),
             banners=tuple(dict.fromkeys(banner for d in dialects for banner in d.banners)),
-            probes=dialects[0].probes if dialects else (),
             gap=max((d.gap for d in dialects), default=0.0),
         )
 
 
-def _has_data(urc: Urc) -> bool:
-    return bool(urc.data)
-
-
-def _data_rule(urc: Urc) -> _DataRule:
+def _data_rule(urc: Urc) -> DataRule:
     inline = urc.notation.endswith(",")
     shape = Shape(urc.notation.removesuffix(","))
-    header = rb"(?P<line>[^\r\n]*?)," if inline else rb"(?P<line>[^\r\n]*)\r\n"
+    header = rb"(?P<line>[^\r\n]*+)[\r\n]"
     if inline:  # the header ends at the comma behind the length, not at one inside the data
-        commas = urc.notation.count(",")
-        header = rb"(?P<line>[^\r\n,]*(?:,[^\r\n,]*){%d})," % (commas - 1)
-    return _DataRule(urc.name, urc.data, shape, shape.prefix, re.compile(header))
+        commas = urc.notation.count(",") - 1
+        header = rb"(?P<line>[^\r\n,]{0,40}(?:,[^\r\n,]{0,40}){%d})," % commas
+    return DataRule(urc.name, urc.data, shape, re.compile(header), inline)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nbiot.at.command import Command
 from nbiot.at.shape import Fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Root of the events."""
 
@@ -25,47 +26,54 @@ class Event:
         return self.raw.strip(b"\r\n \x00\xff")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Echo(Event):
     """The modem repeated the command in flight."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer(Event):
     """An information line of the command in flight."""
 
     fields: Fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Final(Event):
-    """The final result code of the command in flight. ``ok``: it means yes."""
+    """The final result code of the command in flight. ``ok``: it means yes.
+
+    ``done``: no second result is to come. ``doubtful``: more information lines came than the
+    command brings, of different content; one of them was a URC of the same shape.
+    """
 
     ok: bool
+    done: bool
+    doubtful: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Early(Event):
-    """A positive final result code before the information line that the command must bring.
+    """A positive final result code before the information line or prompt that must come first.
 
     Either the modem has nothing to say, or this is somebody else's OK: it does not complete the
     command.
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome(Event):
-    """The second result of the command in flight, e.g. ``SEND OK``."""
+    """The second result of the command in flight, e.g. ``SEND OK``. ``done``: OK came before."""
 
     fields: Fields
+    done: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompt(Event):
     """The modem waits for the payload."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UrcReceived(Event):
     """An unsolicited result code, with the datagram it carries where it is of that kind."""
 
@@ -74,30 +82,35 @@ class UrcReceived(Event):
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BootLine(Event):
     """A line of the boot banner. ``done``: the last one; commands are taken from now on."""
 
     done: bool
+    first: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Orphan(Event):
-    """A result that belongs to an abandoned command, or to none."""
+    """A result that belongs to an abandoned command, or to none.
+
+    ``command``: the abandoned command that is meant, where that is certain.
+    """
 
     kind: Literal["answer", "final", "outcome", "prompt"]
+    command: Command | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Unknown(Event):
     """A line that nothing declared: kept and reported, never taken for an answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Truncated(Event):
     """A line that announced data which never came in full."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Overflow(Event):
     """More bytes without a line end than any answer has; they are dropped from the buffer."""

@@ -5,21 +5,27 @@ The rules, in the order in which a complete line is tried:
 1. the exact echo of the command in flight;
 2. a result code that the command in flight declared (``REBOOTING`` of ``AT+NRB``);
 3. a line of the boot banner; while a banner runs, its last line (an ``OK`` on HiSilicon) is part of
-   it and completes nothing;
+   it and completes nothing. The first line of a banner ends the command in flight: it owes nothing;
 4. a final result code: ``OK``, ``ERROR``, ``+CME ERROR: n``, ``+CMS ERROR: n``;
 5. the second result that the command declared (``SEND OK``);
 6. an information line of the declared shape. The shape decides: ``+CEREG: 1`` is a URC also while
    ``AT+CEREG?`` is in flight. Free text comes last and never begins with ``+``;
-7. a URC of the dialect;
-8. an unknown line.
+7. an information line or a second result of a command that was abandoned earlier;
+8. a URC of the dialect;
+9. an unknown line.
 
-A prompt is recognised only while the command in flight declares one, and only where a line would
-begin. Data that a URC announces is read by length; nothing in it is looked at.
+A line with bytes beside printable ASCII is damaged: it is an unknown line, unless a boot banner
+stands behind the damage. Noise right in front of a line damages an answer without a prefix, too:
+its first digit may be what was lost.
+
+A prompt is recognised only while a command declares one, and only where a line would begin. Data
+that a URC announces is read by length; nothing in it is looked at.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from nbiot.at.command import Command
 from nbiot.at.dialect import Dialect
@@ -38,14 +44,20 @@ from nbiot.at.events import (
     Unknown,
     UrcReceived,
 )
+from nbiot.at.shape import Fields
 
-_LINE_BEGIN = re.compile(rb"[^\r\n \x00\xff]")
+_NOISE = re.compile(rb"[\r\n \x00\xff]*+")
+_LINE = re.compile(rb"[\r\n \x00\xff]*+([^\r\n]++)[\r\n]")
 _LINE_END = re.compile(rb"[\r\n]")
+_DAMAGE = re.compile(rb"[^\t\x20-\x7e]")
+_BEHIND_DAMAGE = re.compile(rb"[\t\x20-\x7e]*+$")
 _REFUSED = re.compile(rb"ERROR|\+CM[ES] ERROR: ?.*")
-_ERROR_CODE = re.compile(rb"\+CM[ES] ERROR: ?(\d+)$")
+_ERROR_CODE = re.compile(rb"\+CM[ES] ERROR: ?(\d{1,9})$")
+_NUL_OR_FF = (0x00, 0xFF)
 
 # A line of a HiSilicon modem with 1358 bytes in hexadecimal has about 2,800 characters.
 DEFAULT_LIMIT = 8192
+MOST_DEBTS = 32  # no modem keeps more commands in its input
 
 
 def error_code(final: bytes) -> int | None:
@@ -54,12 +66,32 @@ def error_code(final: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
+@dataclass(slots=True)
+class _Debt:
+    """An abandoned command whose results may still come."""
+
+    command: Command
+    lines: int  # information lines that may still come
+    prompt: bool
+    outcome: bool
+
+    def answers_like(self, probe: Command) -> bool:
+        """Could one of its information lines be taken for an answer to ``probe``?"""
+        own, other = self.command.answer, probe.answer
+        return own is not None and other is not None and own.prefix == other.prefix
+
+    def may_say(self, line: bytes) -> bool:
+        answer = self.command.answer
+        return answer is not None and not answer.free and answer.match(line) is not None
+
+
 class Parser:
     """The receiving half of an AT dialogue.
 
     Tell it which command is in flight (``begin``), feed it what the port gives (``feed``), and tell
     it when the caller no longer waits (``abandon``): what still comes for that command leaves as
-    ``Orphan``. With ``require_echo`` nothing is an answer before the echo of its command.
+    ``Orphan``. While it ``owes`` something, the next command must be its ``probe``. With
+    ``require_echo`` nothing is an answer before the echo of its command.
     """
 
     def __init__(
@@ -68,22 +100,30 @@ class Parser:
         self.dialect = dialect
         self.require_echo = require_echo
         self._limit = limit
-        self._buffer = bytearray()
-        self._searched = 0  # where the search for a line end goes on
+        self._buffer = b""
+        self._noise = 0  # bytes at the buffer's beginning that are known to be noise
+        self._in_line = False  # behind that noise a line has begun and not ended
+        self._need = 0  # length that the buffer must have for the announced data to be complete
+        self._data_given_up = False
+        self._skipping = False  # in the rest of a line that was too long
         self._command: Command | None = None
         self._abandoned = False
         self._echoed = False
         self._prompted = False
         self._final_seen = False
         self._answers = 0
+        self._last_answer: tuple[bytes, Fields] = (b"", {})
+        self._doubtful = False
         self._outcome_seen = False
         self._booting = False
-        self._ignore_data = False
+        self._debts: list[_Debt] = []
+        self._stray = False  # a final result came that nobody was waiting for
 
     # --- the host's side --------------------------------------------------------------------
 
     def begin(self, command: Command) -> None:
         """``command`` goes out now."""
+        self._remember_debt()
         self._command = command
         self._abandoned = False
         self._echoed = False
@@ -91,19 +131,49 @@ class Parser:
         self._final_seen = False
         self._outcome_seen = command.outcome is None
         self._answers = 0
+        self._doubtful = False
 
     def abandon(self) -> None:
         """Nobody waits for the command in flight any more; it still owes its results."""
         self._abandoned = True
 
     def settle(self) -> None:
-        """The debts of the abandoned command are written off."""
+        """All debts are written off."""
         self._command = None
+        self._debts.clear()
+        self._stray = False
 
     @property
     def in_flight(self) -> Command | None:
         """The command whose results are still to come, abandoned or not."""
         return self._command
+
+    @property
+    def owes(self) -> bool:
+        """May a final result come that belongs to no command, or to an abandoned one?"""
+        return bool(self._debts) or self._stray or (self._abandoned and self._final_due)
+
+    @property
+    def prompt_due(self) -> bool:
+        """May the modem be about to ask for a payload?"""
+        return self._prompter() is not None
+
+    def probe(self) -> Command | None:
+        """The query of the dialect whose answer says most about where the dialogue stands.
+
+        It is one that no abandoned command answers alike, or else the one which only the latest
+        do. When it is answered, all commands are done that precede the *first* which could have
+        said the same. None when the dialect has no probes.
+        """
+        debts = [*self._debts, *self._open_debt()]
+
+        def told(probe: Command) -> int:
+            if probe.answer is not None and self.dialect.may_announce(probe.answer):
+                return -1
+            alike = (i for i, debt in enumerate(debts) if debt.answers_like(probe))
+            return next(alike, len(debts))
+
+        return max(self.dialect.probes, key=told, default=None)
 
     @property
     def booting(self) -> bool:
@@ -113,117 +183,178 @@ class Parser:
     @property
     def buffered(self) -> bytes:
         """What was received and is in no event yet."""
-        return bytes(self._buffer)
+        return self._buffer
 
     def end_of_boot(self) -> None:
         """Stop waiting for the end of a banner (its last line was lost)."""
         self._booting = False
 
+    # --- debts ------------------------------------------------------------------------------
+
+    @property
+    def _final_due(self) -> bool:
+        return self._command is not None and not self._final_seen
+
+    def _open_debt(self) -> list[_Debt]:
+        """What the command in flight would owe if it were abandoned now."""
+        command = self._command
+        if command is None or (self._final_seen and self._outcome_seen):
+            return []
+        prompt = command.prompt != b"" and not self._prompted
+        lines = max(command.most - self._answers, 0)
+        return [_Debt(command, lines, prompt, not self._outcome_seen)]
+
+    def _remember_debt(self) -> None:
+        if self._final_due:
+            self._debts = [*self._debts, *self._open_debt()][-MOST_DEBTS:]
+
+    def _repay(self, command: Command) -> None:
+        """``command`` was answered, so whatever went out before it is done.
+
+        But the answer may be the late one of an abandoned command that says the same. The modem
+        answers in order, so the first of those is meant at the least; ``command`` owes then.
+        """
+        line, _ = self._last_answer
+        for i, debt in enumerate(self._debts):
+            if debt.may_say(line):
+                own = _Debt(command, command.most, prompt=False, outcome=False)
+                self._debts = [*self._debts[i + 1 :], own]
+                return
+        self._debts.clear()
+        self._stray = False
+
     # --- the modem's side -------------------------------------------------------------------
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes."""
-        self._buffer += data
         events: list[Event] = []
-        while (event := self._next()) is not None:
+        if self._skipping and data:
+            data = self._skip(data, events)
+        buffer = self._buffer = self._buffer + data
+        if len(buffer) < self._need:
+            return events
+        position = 0  # the first byte that is in no event yet
+        begin = self._noise
+        # A line that has begun cannot end without a line end: nothing is searched twice.
+        found = None if self._in_line and not _LINE_END.search(data) else _LINE.match(buffer, begin)
+        while True:
+            if found is not None:
+                begin = found.start(1)
+            elif position or not self._in_line:
+                begin = _NOISE.match(buffer, begin).end()  # type: ignore[union-attr]
+            special = self._special(buffer, position, begin, found)
+            if special is not None:
+                event, end = special
+            elif found is not None and not self._need:
+                end = found.end()
+                event = self._classify(buffer[position:end], found[1].rstrip(b" "))
+            else:
+                break
             events.append(event)
+            position = begin = end
+            found = _LINE.match(buffer, begin)
+        self._buffer = buffer = buffer[position:]
+        self._need = max(self._need - position, 0)
+        self._noise = begin - position
+        self._in_line = self._noise < len(buffer)
+        if len(buffer) > self._limit and len(buffer) > self._need:
+            events.append(self._overflow())
         return events
+
+    def _overflow(self) -> Event:
+        raw, self._buffer = self._buffer, b""
+        self._data_given_up = False
+        self._skipping = self._in_line
+        self._noise = 0
+        self._in_line = False
+        return Overflow(raw)
+
+    def _skip(self, data: bytes, events: list[Event]) -> bytes:
+        """Drop the rest of a line that was too long; what comes behind it."""
+        end = _LINE_END.search(data)
+        self._skipping = end is None
+        behind = len(data) if end is None else end.end()
+        events.append(Overflow(data[:behind]))
+        return data[behind:]
+
+    def _special(
+        self, buffer: bytes, position: int, begin: int, found: re.Match[bytes] | None
+    ) -> tuple[Event, int] | None:
+        """What begins at ``begin`` if it is not simply a line, with the end of its bytes."""
+        prompter = self._prompter()
+        if prompter is not None and buffer.startswith(prompter.prompt, begin):
+            end = begin + len(prompter.prompt)
+            return self._prompt(buffer[position:end], prompter), end
+        if buffer.startswith(self.dialect.data_prefixes, begin):
+            return self._counted(buffer, position, begin, found)
+        return None
+
+    # --- prompts ----------------------------------------------------------------------------
+
+    def _prompter(self) -> Command | None:
+        """The command whose prompt may come now."""
+        command = self._command
+        if command is not None and command.prompt and not self._prompted:
+            return command
+        if self._debts:
+            return next((debt.command for debt in self._debts if debt.prompt), None)
+        return None
+
+    def _prompt(self, raw: bytes, prompter: Command) -> Event:
+        if prompter is not self._command:
+            next(debt for debt in self._debts if debt.prompt).prompt = False
+            return Orphan(raw, "prompt", prompter)
+        if self.require_echo and not self._echoed:
+            return Orphan(raw, "prompt")
+        self._prompted = True
+        return Orphan(raw, "prompt", prompter) if self._abandoned else Prompt(raw)
+
+    # --- counted data -----------------------------------------------------------------------
 
     @property
     def awaits_data(self) -> bool:
         """A URC announced data that has not come in full."""
-        begin = self._begin_of_line(0)
-        return begin is not None and not self._ignore_data and self._counted(begin) is not None
+        return self._need > 0
 
     def give_up_data(self) -> list[Event]:
         """The announced data does not come: take its header as truncated, the rest as lines."""
-        self._ignore_data = True
+        self._data_given_up = self._need > 0
+        self._need = 0
+        self._in_line = False  # look at the buffer again
         return self.feed(b"")
 
-    def _next(self) -> Event | None:
-        """The next event, or None until more bytes come."""
-        begin = self._begin_of_line(0)
-        if begin is None:
-            return self._overflow() if len(self._buffer) > self._limit else None
-        if self._at_prompt(begin):
-            return self._prompt(begin)
-        if not self._ignore_data and (counted := self._counted(begin)):
-            return self._data(begin, *counted)
-        return self._line(begin)
-
-    def _begin_of_line(self, position: int) -> int | None:
-        found = _LINE_BEGIN.search(self._buffer, position)
-        return found.start() if found else None
-
-    def _take(self, end: int) -> bytes:
-        """Remove and return the first ``end`` bytes of the buffer."""
-        raw = bytes(self._buffer[:end])
-        del self._buffer[:end]
-        self._searched = 0
-        return raw
-
-    def _overflow(self) -> Event | None:
-        return Overflow(self._take(len(self._buffer)))
-
-    def _at_prompt(self, begin: int) -> bool:
-        command = self._command
-        return (
-            command is not None
-            and command.prompt != b""
-            and not self._prompted
-            and self._buffer.startswith(command.prompt, begin)
-        )
-
-    def _prompt(self, begin: int) -> Event:
-        assert self._command is not None
-        raw = self._take(begin + len(self._command.prompt))
-        if self._abandoned or (self.require_echo and not self._echoed):
-            return Orphan(raw, "prompt")
-        self._prompted = True
-        return Prompt(raw)
-
-    # --- counted data -----------------------------------------------------------------------
-
-    def _counted(self, begin: int) -> tuple[int, str, dict[str, object]] | None:
-        """Where the data that a header at ``begin`` announces ends, its URC's name and fields.
-
-        The end is beyond the buffer while bytes are missing; it is -1 while the header is.
-        """
-        for rule in self.dialect.data_rules():
-            if not self._buffer.startswith(rule.prefix, begin):
-                continue
-            found = rule.header.match(self._buffer, begin)
+    def _counted(
+        self, buffer: bytes, position: int, begin: int, found: re.Match[bytes] | None
+    ) -> tuple[Event, int] | None:
+        """The URC with counted data whose header stands at ``begin``, once it is complete."""
+        if self._data_given_up:
             if found is None:
-                if not _LINE_END.search(self._buffer, begin, len(self._buffer) - 1):
-                    return -1, rule.name, {}
+                return None
+            self._data_given_up = False
+            return Truncated(buffer[position : found.end()]), found.end()
+        header_ended = found is not None or self._need > 0
+        self._need = 0
+        for rule in self.dialect.data_rules:
+            if not rule.inline and not header_ended:
                 continue
-            fields = rule.shape.match(found["line"])
-            if fields is not None and 0 < fields[rule.length] <= self._limit:
-                return found.end() + fields[rule.length], rule.name, fields
+            header = rule.header.match(buffer, begin)
+            fields = rule.shape.match(header["line"]) if header else None
+            if header is None or fields is None or not 0 <= fields[rule.length] <= self._limit:
+                continue
+            end = header.end()
+            if not rule.inline and buffer[end - 1 : end] == b"\r":
+                if end == len(buffer):  # the LF is not there yet
+                    self._need = end + 1
+                    return None
+                end += buffer[end] == 0x0A
+            data = end + fields[rule.length]
+            if data > len(buffer):
+                self._need = data
+                return None
+            return UrcReceived(buffer[position:data], rule.name, fields, buffer[end:data]), data
         return None
 
-    def _data(self, begin: int, end: int, name: str, fields: dict[str, object]) -> Event | None:
-        if end < 0 or end > len(self._buffer):
-            return self._overflow() if len(self._buffer) > self._limit else None
-        raw = self._take(end)
-        length = next(r.length for r in self.dialect.data_rules() if r.name == name)
-        size = fields[length]
-        assert isinstance(size, int)
-        return UrcReceived(raw, name, fields, raw[-size:])
-
     # --- lines ------------------------------------------------------------------------------
-
-    def _line(self, begin: int) -> Event | None:
-        found = _LINE_END.search(self._buffer, max(begin, self._searched))
-        if found is None:
-            self._searched = len(self._buffer)
-            return self._overflow() if len(self._buffer) > self._limit else None
-        line = bytes(self._buffer[begin : found.start()])
-        raw = self._take(found.end())
-        if self._ignore_data:
-            self._ignore_data = False
-            return Truncated(raw)
-        return self._classify(raw, line.rstrip(b" "))
 
     def _classify(self, raw: bytes, line: bytes) -> Event:
         command = self._command
@@ -231,15 +362,19 @@ class Parser:
             if line == command.line and not self._echoed:
                 self._echoed = True
                 return Echo(raw)
-            if line in command.failure or (line in command.success and line != b"OK"):
+            if line != b"OK" and (line in command.failure or line in command.success):
                 return self._final(raw, command, ok=line in command.success)
-        if self._booting or self.dialect.is_boot(line):
-            boot = self._boot_line(raw, line)
-            if boot is not None:
-                return boot
+        if _DAMAGE.search(line):
+            behind = _BEHIND_DAMAGE.search(line)
+            clean = behind[0].strip() if behind else b""
+            return (self.dialect.is_boot(clean) and self._boot_line(raw, clean)) or Unknown(raw)
+        if (self._booting or line != b"OK") and (boot := self._boot_line(raw, line)):
+            return boot
         if line == b"OK" or _REFUSED.fullmatch(line):
             return self._final(raw, command, ok=line == b"OK")
         if command is not None and (event := self._of_command(raw, line, command)):
+            return event
+        if self._debts and (event := self._of_debt(raw, line)):
             return event
         if urc := self.dialect.urc(line):
             return UrcReceived(raw, *urc)
@@ -249,29 +384,34 @@ class Parser:
 
     def _boot_line(self, raw: bytes, line: bytes) -> Event | None:
         last = self.dialect.is_last_boot_line(line)
-        if self._booting and last:
-            self._booting = False
-            return BootLine(raw, done=True)
-        if self.dialect.is_boot(line):
-            self._booting = not last
-            return BootLine(raw, done=last)
-        return None
+        first = not self._booting
+        if (first or not last) and not self.dialect.is_boot(line):
+            return None
+        if first:
+            self.settle()
+        self._booting = not last
+        return BootLine(raw, done=last, first=first)
 
     def _final(self, raw: bytes, command: Command | None, *, ok: bool) -> Event:
-        if command is None or self._final_seen or (self.require_echo and not self._echoed):
+        if command is None or self._final_seen:
+            self._stray = self._stray or not self._debts
             return Orphan(raw, "final")
-        if self._abandoned:
-            self._finish(ok=ok)
+        if self.require_echo and not self._echoed:
             return Orphan(raw, "final")
-        if ok and self._answers < command.least:
-            return Early(raw)
-        self._finish(ok=ok)
-        return Final(raw, ok)
-
-    def _finish(self, *, ok: bool) -> None:
+        if ok and (self._answers < command.least or (command.prompt and not self._prompted)):
+            return Orphan(raw, "final") if self._abandoned else Early(raw)
+        certain = not self._debts and not self._stray
+        if not certain:
+            if ok and self._answers:
+                self._repay(command)
+            else:
+                self._remember_debt()  # this may be a late result, and the command's still to come
         self._final_seen = True
         if self._outcome_seen or not ok:
             self._command = None
+        if self._abandoned:
+            return Orphan(raw, "final", command if certain else None)
+        return Final(raw, ok, done=self._command is None, doubtful=self._doubtful)
 
     def _of_command(self, raw: bytes, line: bytes, command: Command) -> Event | None:
         """The second result, or an information line with a prefix, of the command in flight."""
@@ -283,7 +423,9 @@ class Parser:
                 self._outcome_seen = True
                 if self._final_seen:
                     self._command = None
-                return Orphan(raw, "outcome") if self._abandoned else Outcome(raw, fields)
+                if self._abandoned:
+                    return Orphan(raw, "outcome")
+                return Outcome(raw, fields, done=self._final_seen)
         if command.answer is None or command.answer.free:
             return None
         return self._information(raw, line, command)
@@ -296,10 +438,32 @@ class Parser:
         return self._information(raw, line, command)
 
     def _information(self, raw: bytes, line: bytes, command: Command) -> Event | None:
-        if self._final_seen or self._answers >= command.most or command.answer is None:
+        if self._final_seen or command.answer is None:
             return None
         fields = command.answer.match(line)
-        if fields is None:
+        if fields is None or (not command.answer.prefix and _noise_adjoins(raw, line)):
+            return None
+        if self._answers >= command.most:
+            # One of the two is a URC of the same shape; nobody can say which.
+            if command.most and fields != self._last_answer[1] and self.dialect.urc(line):
+                self._doubtful = True
             return None
         self._answers += 1
+        self._last_answer = line, fields
         return Orphan(raw, "answer") if self._abandoned else Answer(raw, fields)
+
+    def _of_debt(self, raw: bytes, line: bytes) -> Event | None:
+        """An information line or a second result of a command that was abandoned earlier."""
+        for debt in self._debts:
+            if debt.lines and debt.may_say(line):
+                debt.lines -= 1
+                return Orphan(raw, "answer")
+            if debt.outcome and debt.command.outcome and debt.command.outcome.match(line):
+                debt.outcome = False
+                return Orphan(raw, "outcome")
+        return None
+
+
+def _noise_adjoins(raw: bytes, line: bytes) -> bool:
+    begin = raw.find(line)
+    return begin > 0 and raw[begin - 1] in _NUL_OR_FF

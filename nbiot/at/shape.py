@@ -8,7 +8,7 @@ out. The shape decides what a line is, not its prefix alone: ``+CEREG:`` begins 
 notation         what it takes                                      value
 ===============  =================================================  ==============
 ``<x>``          text without comma, or a quoted string             ``str``
-``<x:int>``      a whole number                                     ``int``
+``<x:int>``      a whole number of up to 18 digits                  ``int``
 ``<x:digit>``    one digit                                          ``int``
 ``<x:digits>``   one or more digits (IMEI, IMSI)                    ``str``
 ``<x:alnum>``    letters and digits, quoted or not (ICCID)          ``str``
@@ -32,8 +32,12 @@ from typing import Any
 Fields = dict[str, Any]
 
 
+def _line(value: bytes) -> str:
+    return value.decode("ascii", "backslashreplace")
+
+
 def _text(value: bytes) -> str:
-    return value.strip(b'"').decode("ascii", "backslashreplace")
+    return _line(value.strip(b'"'))
 
 
 def _hex(value: bytes) -> bytes:
@@ -42,13 +46,13 @@ def _hex(value: bytes) -> bytes:
 
 _KINDS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "": (rb'"[^"]*"|[^",]*', _text),
-    "int": (rb"-?\d+", int),
+    "int": (rb"-?\d{1,18}", int),
     "digit": (rb"\d(?!\d)", int),
     "digits": (rb"\d+", _text),
     "alnum": (rb'"[0-9A-Za-z]+"|[0-9A-Za-z]+', _text),
     "ip": (rb'"\d{1,3}(?:\.\d{1,3}){3}"|\d{1,3}(?:\.\d{1,3}){3}', _text),
     "hex": (rb'"(?:[0-9A-Fa-f]{2})*"|(?:[0-9A-Fa-f]{2})*', _hex),
-    "line": (rb".*", _text),
+    "line": (rb".*", _line),
 }
 
 _TOKEN = re.compile(r"<(?P<name>\w+)(?::(?P<kind>\w+))?>|(?P<rest>\.\.\.)|(?P<char>.)", re.DOTALL)
@@ -106,6 +110,6 @@ class Shape:
 
 
 def _prefix(notation: str) -> bytes:
-    """The literal text that every line of this shape begins with, up to the first blank or colon."""
+    """The literal text that every line of this shape begins with, up to a blank or colon."""
     literal = re.match(r"[^<\[: ]*", notation)
     return literal[0].replace("...", "").encode() if literal else b""

@@ -183,12 +183,7 @@ def _limit(server: Server) -> AuthLimit:
 
     if server.host == "localhost" or server.host.startswith("127."):
         return PROCESS_LIMIT
-    folder = state_folder()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return PROCESS_LIMIT  # a read-only system: this process's own count is all there is
-    return AuthLimit(folder)
+    return AuthLimit(state_folder())
 
 
 def summary(result: AuthResult) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from contextlib import suppress
 from typing import Protocol
 
-from nbiot.coap.exchange import Exchange, Timing
-from nbiot.coap.message import Request, Response, Stats, code_text, encode_request
-from nbiot.errors import NoResponse
+from nbiot.coap.exchange import Answered, Exchange, Timing
+from nbiot.coap.message import Datagram, Request, Response, Stats, code_text, encode_request
+from nbiot.errors import NbiotError, NoResponse
 from nbiot.profile import (
     NativeRequest,
     Profile,
@@ -20,8 +21,9 @@ from nbiot.profile import (
     silent,
 )
 
-# 16 bits of token and 16 of message id: what an off-path sender must guess is 32 bits wide, as
-# RFC 7252, 5.3.1 asks for without DTLS, and each byte saved is two on a BC95's serial line.
+# Each byte saved is two on a BC95's serial line. An off-path sender must guess 32 bits (token and
+# message id) for a piggybacked response, as RFC 7252, 5.3.1 asks for without DTLS, but only the
+# token's 16 for a separate one: what protects there is the port, hidden behind the operator's NAT.
 TOKEN_BYTES = 2
 
 
@@ -40,6 +42,10 @@ class Identifiers:
         self._mid = (self._mid + 1) % 2**16
         self._token = (self._token + 1) % 2 ** (8 * TOKEN_BYTES)
         return self._mid, self._token.to_bytes(TOKEN_BYTES, "big")
+
+
+PROCESS_IDENTIFIERS = Identifiers()
+"""The identifiers of this process, used where no others are given."""
 
 
 class Client(Protocol):
@@ -66,13 +72,18 @@ class UdpClient:
         self._timing = timing or Timing()
         self._report = report
         self._rng = rng
+        self._answered = Answered(maxlen=8)
+        self._turn = asyncio.Lock()
 
     async def request(self, request: Request) -> Response:
-        """One exchange at a time (NSTART 1, RFC 7252, 4.7)."""
-        mid, token = self._identifiers.next()
-        datagram = encode_request(request, mid, token)
-        exchange = Exchange(datagram, mid, token, self._timing, rng=self._rng)
-        return await _Run(self._socket, exchange, self._report).finish()
+        """One exchange at a time (NSTART 1, RFC 7252, 4.7); a second one waits for its turn."""
+        async with self._turn:
+            mid, token = self._identifiers.next()
+            datagram = encode_request(request, mid, token)
+            exchange = Exchange(
+                datagram, mid, token, self._timing, answered=self._answered, rng=self._rng
+            )
+            return await _Run(self._socket, exchange, self._report).finish()
 
 
 class _Run:
@@ -85,6 +96,7 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._sent: list[int] = []
         self._received: list[int] = []
+        self._heard = 0.0  # when the last datagram came
 
     async def finish(self) -> Response:
         begin = self._loop.time()
@@ -92,34 +104,47 @@ class _Run:
         await self._send_request("sent")
         while exchange.response is None:
             await self._step()
-        response = exchange.response
+        return self._response(exchange.response, self._heard - begin)
+
+    def _response(self, message: Datagram, round_trip: float) -> Response:
         return Response(
-            code_text(response.code),
-            response.payload,
-            response.options,
+            code_text(message.code),
+            message.payload,
+            message.options,
             Stats(
                 up=sum(self._sent),
                 down=sum(self._received),
                 datagrams_up=len(self._sent),
                 datagrams_down=len(self._received),
-                retransmissions=exchange.retransmissions,
-                round_trip=self._loop.time() - begin,
+                retransmissions=self._exchange.retransmissions,
+                round_trip=round_trip,
             ),
         )
 
     async def _step(self) -> None:
         """Wait for one datagram, or for the time to repeat the request."""
         exchange = self._exchange
-        acknowledged = exchange.acknowledged
         try:
             data = await self._socket.receive(max(0.0, exchange.deadline - self._loop.time()))
         except TimeoutError:
-            if exchange.timed_out(self._loop.time()):
-                await self._send_request("retransmitted")
-            return
+            pass
+        else:
+            await self._take(data)
+        # Looked at after a datagram, too: a flood of strange ones must not stop the clock.
+        if exchange.response is None and exchange.timed_out(self._loop.time()):
+            await self._send_request("retransmitted")
+
+    async def _take(self, data: bytes) -> None:
+        exchange = self._exchange
+        acknowledged = exchange.acknowledged
+        self._heard = self._loop.time()
         self._received.append(len(data))
-        for answer in exchange.received(data, self._loop.time()):
-            await self._send(answer, Release.AFTER_THIS)
+        for answer in exchange.received(data, self._heard):
+            if exchange.response is None:  # a reset of something strange: the wait goes on
+                await self._send(answer, Release.AFTER_REPLY)
+                continue
+            with suppress(NbiotError):  # the response in hand is worth more than its ACK
+                await self._send(answer, Release.AFTER_THIS)
         if exchange.acknowledged and not acknowledged:
             self._report(Progress("acknowledged", "the server has the request and works on it"))
 

@@ -1,6 +1,6 @@
 """One confirmable request and its response as a state machine (RFC 7252, sections 4 and 5).
 
-No I/O and no clock: datagrams and times go in, datagrams come out. It answers a duplicate of a
+No I/O and no clock: datagrams and times go in, datagrams come out. It acknowledges a duplicate of a
 separate response again, stops repeating once the response is in, whatever became of the ACK, and
 stops at once when it is dropped.
 """
@@ -8,6 +8,7 @@ stops at once when it is dropped.
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import dataclass, field
 
 from aiocoap.numbers.types import Type
@@ -33,10 +34,17 @@ class Timing:
     response_timeout: float = 90.0
 
     def __post_init__(self) -> None:
-        if not 0.05 <= self.ack_timeout <= 600:
-            raise BadInput("ack_timeout", self.ack_timeout, "0.05 to 600 s")
-        if not 0 <= self.max_retransmit <= 10:
-            raise BadInput("max_retransmit", self.max_retransmit, "0 to 10")
+        for name, least, most in (
+            ("ack_timeout", 0.05, 600),
+            ("random_factor", 1, 10),
+            ("max_retransmit", 0, 10),
+            ("response_timeout", 0.05, 3600),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:  # false for NaN, too
+                raise BadInput(name, value, f"{least:g} to {most:g}")
+        if type(self.max_retransmit) is not int:
+            raise BadInput("max_retransmit", self.max_retransmit, "an integer from 0 to 10")
 
 
 @dataclass(slots=True)
@@ -52,8 +60,16 @@ class Dropped:
         return ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
 
 
+Answered = deque[tuple[int, bytes]]
+"""Message id and token of the separate responses that were acknowledged, the latest ones."""
+
+
 class Exchange:
-    """Feed it with ``received`` and ``timed_out``; send what they return; read ``response``."""
+    """Feed it with ``received`` and ``timed_out``; send what they return; read ``response``.
+
+    ``answered`` is handed from one exchange with a server to the next: when the ACK of a separate
+    response was lost, the server repeats that response into the next exchange.
+    """
 
     def __init__(
         self,
@@ -62,6 +78,7 @@ class Exchange:
         token: bytes,
         timing: Timing,
         *,
+        answered: Answered | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.datagram = datagram
@@ -73,6 +90,7 @@ class Exchange:
         self._mid = mid
         self._token = token
         self._timing = timing
+        self._answered = Answered(maxlen=8) if answered is None else answered
         spread = (rng or random).uniform(1.0, timing.random_factor)
         self._timeout = timing.ack_timeout * spread
 
@@ -85,17 +103,18 @@ class Exchange:
         """``deadline`` has passed. The request again, or NoResponse."""
         if now < self.deadline:
             return []
+        heard = f" (dropped: {self.dropped})" if self.dropped.reasons else ""
         if self.acknowledged:
             raise NoResponse(
                 "the server acknowledged the request, but its response did not come within"
-                f" {self._timing.response_timeout:g} s",
+                f" {self._timing.response_timeout:g} s{heard}",
                 hint="The server is alive but slow; try again.",
             )
         if self.retransmissions >= self._timing.max_retransmit:
             tries = self.retransmissions + 1
-            heard = f" (dropped: {self.dropped})" if self.dropped.reasons else ""
+            words = "1 transmission" if tries == 1 else f"{tries} transmissions"
             raise NoResponse(
-                f"no answer from the server to {tries} transmissions{heard}",
+                f"no answer from the server to {words}{heard}",
                 hint="Check the server's name and port, and whether this SIM's APN reaches it.",
             )
         self.retransmissions += 1
@@ -107,7 +126,9 @@ class Exchange:
             message = decode(data)
         except BadDatagram as error:
             self.dropped.add(f"malformed: {error.message}")
-            return []
+            # A confirmable one is rejected, so that the server stops repeating it (4.2).
+            confirmable = len(data) >= 4 and data[0] >> 4 == 0b0100
+            return [encode_empty(Type.RST, data[2] << 8 | data[3])] if confirmable else []
         if message.type in (Type.ACK, Type.RST):
             self._acknowledgement(message, now)
             return []
@@ -116,6 +137,8 @@ class Exchange:
     def _acknowledgement(self, message: Datagram, now: float) -> None:
         if message.mid != self._mid:
             self.dropped.add("acknowledgement of another message")
+        elif message.type is Type.RST and not message.is_empty:
+            self.dropped.add("reset that is not empty")
         elif message.type is Type.RST:
             raise ResponseReset(
                 "the server rejected the request (RST)",
@@ -134,11 +157,19 @@ class Exchange:
     def _separate(self, message: Datagram) -> list[bytes]:
         """A response, ping or request in a message of its own."""
         confirmable = message.type is Type.CON
-        if message.is_response and message.token == self._token and self._take(message):
-            return [encode_empty(Type.ACK, message.mid)] if confirmable else []
-        if not (message.is_response and message.token == self._token):
+        identity = (message.mid, message.token)
+        ours = message.is_response and message.token == self._token
+        if ours and self._take(message):
+            if not confirmable:
+                return []
+            self._answered.append(identity)
+            return [encode_empty(Type.ACK, message.mid)]
+        if not ours:
             self.dropped.add("message that is no response to ours")
-        return [encode_empty(Type.RST, message.mid)] if confirmable else []
+        if not confirmable:
+            return []
+        known = message.is_response and identity in self._answered
+        return [encode_empty(Type.ACK if known else Type.RST, message.mid)]
 
     def _take(self, message: Datagram) -> bool:
         """Is ``message`` the response? A duplicate is, too, and changes nothing."""

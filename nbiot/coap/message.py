@@ -7,16 +7,17 @@ codec takes some datagrams that RFC 7252 calls message format errors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from aiocoap import Code, Message
 from aiocoap.error import Error as AiocoapError
 from aiocoap.numbers.types import Type
 
-from nbiot.errors import BadDatagram
+from nbiot.errors import BadDatagram, BadInput
 
 PAYLOAD_MARKER = 0xFF
+BLOCK2 = 23
 
 # Options that must be understood if present (odd numbers); others of that class make a response
 # unusable (RFC 7252, 5.4.1). 2101 is EnOS's: the signature of its dialect before September 2019.
@@ -34,12 +35,25 @@ class Method(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A confirmable request. ``content_format``: RFC 7252, 12.3 (50 is JSON); None sends none."""
+    """A confirmable request. ``content_format``: RFC 7252, 12.3 (50 is JSON); None sends none.
+
+    The payload stays out of repr: EnOS's signature in it has no nonce, so it can be used again.
+    """
 
     method: Method
     path: tuple[str, ...]
-    payload: bytes = b""
+    payload: bytes = field(default=b"", repr=False)
     content_format: int | None = None
+
+    def __post_init__(self) -> None:
+        for segment in self.path:
+            if len(segment.encode()) > 255 or segment in (".", ".."):
+                raise BadInput(
+                    "path", segment, "segments of at most 255 bytes, none of them . or .."
+                )
+        number = self.content_format
+        if number is not None and not (type(number) is int and 0 <= number <= 65535):
+            raise BadInput("content_format", number, "0 to 65535; 50 is JSON")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +61,9 @@ class Stats:
     """What an exchange cost.
 
     ``up``, ``down``: bytes of the UDP payloads each way, retransmissions included (IP and UDP
-    headers add 28 each); None where only the modem knows. ``round_trip``: seconds from handing the
-    request to the modem until the response was in the host.
+    headers add 28 each); None where only the modem knows. Of a modem's own CoAP client, ``up`` is
+    one transmission as this driver would write it. ``round_trip``: seconds from handing the request
+    to the modem until the response was in the host.
     """
 
     up: int | None
@@ -76,6 +91,12 @@ class Response:
     def option(self, number: int) -> bytes | None:
         """The first value of option ``number``, or None."""
         return next((value for found, value in self.options if found == number), None)
+
+    @property
+    def partial(self) -> bool:
+        """The server has more payload than this (RFC 7959); the driver fetches no further block."""
+        block = self.option(BLOCK2)
+        return bool(block and block[-1] & 0x08)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nbiot.enos.limits import PROCESS_LIMIT, AuthLimit
 from nbiot.errors import AuthRefused, BadInput, ServerFault, Unsupported
@@ -33,43 +34,67 @@ if TYPE_CHECKING:
 
 COAP_PORT = 5683
 DEFAULT_LIFETIME = 3600
-COMMAND_TOPIC, COMMAND_PAYLOAD = 2100, 2102
+COMMAND_OPTIONS = (2100, 2102)  # topic and payload of a command that EnOS has for the device
 
 Path = Literal["udp", "native"]
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the EnOS CoAP server is. ``port``: 1 to 65535."""
+    """Where the EnOS CoAP server is. ``host``: a name or an IPv4 address. ``port``: 1 to 65535."""
 
     host: str
     port: int = COAP_PORT
 
+    def __post_init__(self) -> None:
+        _check_host("server", self.host)
+        if type(self.port) is not int or not 1 <= self.port <= 65535:
+            raise BadInput("server", self.port, "a port from 1 to 65535")
+
     @classmethod
     def of_enos(cls, hostname: str) -> Server:
         """``coap-<hostname>`` of an EnOS environment, e.g. ``abc.def.com``."""
-        host = hostname.removeprefix("https://").removeprefix("http://").rstrip("/")
-        if not host or "/" in host or ":" in host or host.startswith("coap-"):
+        host = hostname.removeprefix("https://").removeprefix("http://").removesuffix("/")
+        if host.lower().startswith("coap-") or ":" in host or _numeric(host):
             raise BadInput(
                 "enos",
                 hostname,
                 "the host name of an EnOS environment, such as abc.def.com",
                 hint="For another server, or another port, use --server HOST[:PORT].",
             )
+        _check_host("enos", host)
         return cls(f"coap-{host}")
 
     @classmethod
     def parse(cls, text: str) -> Server:
         """``HOST`` or ``HOST:PORT``."""
-        host, colon, port = text.removeprefix("coap://").rstrip("/").partition(":")
-        if not host or (colon and not (port.isascii() and port.isdigit())):
-            raise BadInput("server", text, "HOST or HOST:PORT")
-        if colon and not 1 <= int(port) <= 65535:
-            raise BadInput("server", text, "a port from 1 to 65535")
-        return cls(host, int(port) if colon else COAP_PORT)
+        rest = text.removeprefix("coap://").removesuffix("/")
+        host, colon, port = rest.rpartition(":") if rest.count(":") == 1 else (rest, "", "")
+        if not colon:
+            return cls(rest)
+        if not re.fullmatch(r"[0-9]{1,5}", port):
+            raise BadInput("server", text, "HOST or HOST:PORT, with a port from 1 to 65535")
+        return cls(host, int(port))
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+def _check_host(name: str, host: str) -> None:
+    if _numeric(host):
+        try:
+            IPv4Address(host)
+        except ValueError as error:
+            raise BadInput(name, host, f"an IPv4 address ({error})") from None
+    if not re.fullmatch(r"(?=.{1,247}$)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", host, re.ASCII):
+        raise BadInput(
+            name, host, "a host name or an IPv4 address (the modems' sockets know no IPv6)"
+        )
+
+
+def _numeric(host: str) -> bool:
+    """Does ``host`` look like an IPv4 address? No name ends in a label of digits (RFC 3696, 2)."""
+    return host.rpartition(".")[2].isdigit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +106,7 @@ class Device:
 
     product_key: str
     device_key: str
-    signer: Signer
+    signer: Signer = field(repr=False)
     lifetime: int = DEFAULT_LIFETIME
 
     def __post_init__(self) -> None:
@@ -149,9 +174,11 @@ async def authenticate(
     Raises AuthRefused, ServerFault, RateLimited, NoResponse, ResponseReset, NameNotResolved, and
     what the modem raises. The modem's socket is closed whatever happens.
     """
-    from nbiot.coap.client import Identifiers
+    from nbiot.coap.client import PROCESS_IDENTIFIERS
     from nbiot.coap.message import Method, Request
 
+    if path not in get_args(Path):
+        raise BadInput("path", path, " or ".join(get_args(Path)))
     if path == "native" and not modem.profile.has_native_coap:
         raise Unsupported(
             f"{modem.profile.title} has no CoAP client of its own", hint="Use --coap udp."
@@ -166,11 +193,11 @@ async def authenticate(
     if resolved.by != "given":
         words = f"{server.host} is {resolved.address} (resolved by the {resolved.by})"
         modem.report(Progress("resolved", words, {"address": resolved.address}))
-    key = (str(server), device.product_key, device.device_key)
+    key = (str(server).lower(), device.product_key, device.device_key)
     await asyncio.to_thread((limit or PROCESS_LIMIT).take, key)
     before = modem.counters
     response = await _exchange(
-        modem, request, resolved, server.port, path, timing, identifiers or Identifiers()
+        modem, request, resolved, server.port, path, timing, identifiers or PROCESS_IDENTIFIERS
     )
     used = modem.counters.since(before)
     if not response.ok:
@@ -191,7 +218,7 @@ async def authenticate(
         retransmissions=response.stats.retransmissions,
         at_round_trips=used.commands,
         serial_bytes=used.sent + used.received,
-        commands_waiting=response.option(COMMAND_TOPIC) is not None,
+        commands_waiting=any(number in COMMAND_OPTIONS for number, _ in response.options),
     )
 
 

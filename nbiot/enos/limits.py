@@ -8,7 +8,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from nbiot.errors import RateLimited
 
 LIMIT = 4
 WINDOW = 120.0  # s
+STATE_MAX = 4096  # bytes of a state file that are looked at
 
 DeviceId = tuple[str, str, str]  # server, product key, device key
 
@@ -25,8 +28,8 @@ DeviceId = tuple[str, str, str]  # server, product key, device key
 class AuthLimit:
     """Counts the authentications of each device, and refuses the one that would be too many.
 
-    With ``folder`` the count is shared by all processes of this user. ``clock`` gives wall-clock
-    seconds.
+    With ``folder`` the count is shared by all processes of this user; where that folder cannot be
+    used (a read-only or full disk), it is this object's own. ``clock`` gives wall-clock seconds.
     """
 
     def __init__(
@@ -35,21 +38,24 @@ class AuthLimit:
         self._folder = folder
         self._clock = clock
         self._times: dict[DeviceId, list[float]] = {}
+        self._turn = threading.Lock()
 
     def take(self, device: DeviceId) -> None:
         """Count one authentication of ``device``. Raises RateLimited when it is not allowed yet.
 
-        Blocks for a moment (a small file) where a folder is given: call it in a thread.
+        To be called before sending: what may have been sent may have been counted by EnOS. Blocks
+        for a moment (a small file) where a folder is given: call it in a thread.
         """
-        now = self._clock()
-        with self._record(device) as times:
-            # A clock that was set back must not lock a device out.
-            times[:] = [then for then in times if 0 <= now - then < WINDOW]
+        with self._turn, self._record(device) as times:
+            now = self._clock()
+            # Times to come are from before the clock was set back: they count as of now, which
+            # cannot lock a device out for longer than the window.
+            times[:] = sorted(min(then, now) for then in times if now - then < WINDOW)
             if len(times) >= LIMIT:
                 wait = times[-LIMIT] + WINDOW - now
                 raise RateLimited(
                     f"{LIMIT} authentications of this device within {WINDOW:g} s;"
-                    f" the next is allowed in {wait:.0f} s",
+                    f" the next is allowed in {math.ceil(wait)} s",
                     wait=wait,
                     hint="EnOS would refuse the device for five minutes.",
                 )
@@ -57,11 +63,26 @@ class AuthLimit:
 
     @contextmanager
     def _record(self, device: DeviceId) -> Iterator[list[float]]:
+        """The times of ``device``, kept afterwards. In a file they are this process's alone."""
+        times = self._times.setdefault(device, [])
         if self._folder is None:
-            yield self._times.setdefault(device, [])
-            return
-        with _locked(self._folder / f"auth-{_digest(device)}.json") as times:
             yield times
+            return
+        try:
+            fd = _open(self._folder, f"auth-{_digest(device)}.json")
+        except OSError:
+            self._folder = None  # it may fail again, halfway: this object's count is enough
+            yield times
+            return
+        try:
+            times[:] = _read(os.read(fd, STATE_MAX))
+            yield times
+        finally:
+            try:
+                _write(fd, times)
+            except OSError:
+                self._folder = None
+            os.close(fd)  # and its lock with it
 
 
 def state_folder() -> Path:
@@ -75,28 +96,32 @@ def _digest(device: DeviceId) -> str:
     return hashlib.sha256("\n".join(device).encode()).hexdigest()[:16]
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[list[float]]:
-    """The list of times in ``path``, for this process alone; written back when it changed."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        times = _read(file.read())
-        yield times
-        file.seek(0)
-        file.truncate()
-        file.write(json.dumps(times))
-
-
-def _read(text: str) -> list[float]:
-    """The times in ``text``; none when a power cut left something else there."""
+def _open(folder: Path, name: str) -> int:
+    """Open and lock a file that only this user may read."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        found = json.loads(text)
-    except ValueError:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _read(raw: bytes) -> list[float]:
+    """The times in ``raw``; none when a power cut left something else there."""
+    try:
+        found = json.loads(raw)
+        times = [float(item) for item in found if type(item) in (int, float)]
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []
-    if not isinstance(found, list):
-        return []
-    return [float(item) for item in found if isinstance(item, (int, float))]
+    return [then for then in times if math.isfinite(then)]
+
+
+def _write(fd: int, times: list[float]) -> None:
+    raw = json.dumps(times).encode()
+    os.pwrite(fd, raw, 0)
+    os.ftruncate(fd, len(raw))
 
 
 PROCESS_LIMIT = AuthLimit()

@@ -1,0 +1,1 @@
+"""The CoAP layer: codec, exchange, clients, and what independent peers think of them."""

@@ -1,0 +1,1 @@
+"""The EnOS layer: names and keys, limits, refusals, and a whole authentication."""
