@@ -127,7 +127,7 @@ async def test_cancelled_open_leaks_nothing(
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(open_link(pty[1]), after)
     async with asyncio.timeout(5):
-        while not slow_open or slow_open[0].is_open:  # noqa: ASYNC110
+        while not slow_open or slow_open[0].is_open:
             await asyncio.sleep(0.01)
     assert descriptors() == before
     await (await open_link(pty[1])).close()
