@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 BITS_PER_BYTE = 10  # 8 data bits, start and stop bit
 QUIET = 0.1  # s of silence that ends a burst of late results
 PROMPT_PATIENCE = 2.0  # s that a prompt may come after its command was given up
+LAST_RESULTS = 3.0  # s at most before the first probe, to a modem that never stops talking
 PROBE_TRIES = 3  # probes without an answer until the modem counts as silent
 MOST_PROBES = 12
 BUSY_PAUSE = 0.5  # s between probes that a busy modem refuses
@@ -64,6 +65,7 @@ DATA_GRACE = 1.0  # s beyond the wire time for announced data to come in full
 
 UrcListener = Callable[[UrcReceived], None]
 RebootListener = Callable[[], None]
+LossListener = Callable[[PortLost], None]
 
 
 @dataclass(slots=True)
@@ -162,6 +164,7 @@ class Channel:
         self._lost: PortLost | None = None
         self._urc_listeners: list[UrcListener] = []
         self._reboot_listeners: list[RebootListener] = []
+        self._loss_listeners: list[LossListener] = []
         self._boot_heard = 0.0  # when the last line of a boot banner came
         self._masked: dict[bytes, bytes] = {}  # secret commands and what to show
         self._heard = asyncio.Event()  # set whenever bytes come
@@ -195,7 +198,8 @@ class Channel:
         reboots = self.reboots
         async with self._turn:
             for _ in range(DOUBT_TRIES):
-                await self._find_footing(command)
+                if self._unsettled:
+                    await self._find_footing(command)
                 if self.reboots != reboots:
                     raise _rebooted()
                 try:
@@ -215,6 +219,11 @@ class Channel:
         """Call ``listener`` whenever a boot banner begins; the returned function ends that."""
         self._reboot_listeners.append(listener)
         return lambda: _remove(self._reboot_listeners, listener)
+
+    def on_lost(self, listener: LossListener) -> Callable[[], None]:
+        """Call ``listener`` when the port goes away; the returned function ends that."""
+        self._loss_listeners.append(listener)
+        return lambda: _remove(self._loss_listeners, listener)
 
     @contextmanager
     def urcs(self) -> Iterator[UrcStream]:
@@ -264,8 +273,6 @@ class Channel:
         finally:
             if self._exchange is exchange:  # cancelled, or the write failed
                 self._abandon(exchange)
-            if exchange.future.done() and not exchange.future.cancelled():
-                exchange.future.exception()  # a cancelled caller does not fetch it
             self._timer.cancel()
 
     def _wire_time(self, command: Command) -> float:
@@ -341,6 +348,14 @@ class Channel:
 
     # --- resynchronisation ------------------------------------------------------------------
 
+    @property
+    def _unsettled(self) -> bool:
+        """Is there anything to wait for before the next command?"""
+        parser = self._parser
+        return bool(
+            parser.owes or parser.booting or self._owed_outcomes or self.dialect.gap or self._lost
+        )
+
     async def _find_footing(self, command: Command) -> None:
         """Make sure that the next line that looks like an answer is one to ``command``."""
         quiet = not self.dialect.gap
@@ -399,7 +414,7 @@ class Channel:
         began = self._loop.time()
         while self._parser.owes:
             patience = PROMPT_PATIENCE if self._parser.prompt_due else QUIET
-            until = min(max(began, self._last_heard) + patience, began + 10 * patience)
+            until = min(max(began, self._last_heard) + patience, began + LAST_RESULTS)
             if not await self._anything_before(until):
                 return
 
@@ -444,7 +459,10 @@ class Channel:
         """The link's call: the modem said ``data``."""
         self.counters.received += len(data)
         self._last_heard = self._loop.time()
-        self._take(self._parser.feed(data))
+        events = self._parser.feed(data)
+        if self._data_timer is not None or self._parser.awaits_data:
+            self._watch_data(events)
+        self._dispatch_all(events)
         self._heard.set()
 
     def lost(self, error: PortLost) -> None:
@@ -454,19 +472,22 @@ class Channel:
         self._fail(error)
         self._cancel_timers()
         self._heard.set()
+        for listener in tuple(self._loss_listeners):
+            self._call(listener, error)
 
-    def _take(self, events: list[Event]) -> None:
-        """Act on ``events``, and give announced data a limited time from its header on."""
+    def _watch_data(self, events: list[Event]) -> None:
+        """Announced data has a limited time from its header on; ``events`` are the latest."""
         if self._data_timer is not None and (events or not self._parser.awaits_data):
             self._data_timer.cancel()
             self._data_timer = None
         if self._parser.awaits_data and self._data_timer is None:
             self._data_timer = self._loop.call_later(self._data_patience(), self._give_up_data)
-        self._dispatch_all(events)
 
     def _give_up_data(self) -> None:
         self._data_timer = None
-        self._take(self._parser.give_up_data())
+        events = self._parser.give_up_data()
+        self._watch_data(events)
+        self._dispatch_all(events)
 
     def _data_patience(self) -> float:
         baudrate = self.link.baudrate

@@ -15,7 +15,6 @@ class NbiotError(Exception):
     """
 
     exit_code = 1
-    retry_safe = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

@@ -16,7 +16,6 @@ from nbiot.errors import (
     BadInput,
     CommandRefused,
     CommandTimeout,
-    ModemError,
     ModemRebooted,
     ModemSilent,
     ModemUnknown,
@@ -149,8 +148,8 @@ class Modem:
         """The 15 digits of the IMEI."""
         try:
             return await self.profile.imei()
-        except ModemError as error:
-            raise ModemError(
+        except (CommandRefused, UnexpectedAnswer) as error:
+            raise UnexpectedAnswer(
                 f"the modem tells no IMEI: {error.message}",
                 hint="Give the device key with --device-key.",
             ) from error

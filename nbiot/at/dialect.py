@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from nbiot.at.command import Command
 from nbiot.at.shape import Fields, Shape
 
-_HEAD = re.compile(rb"[^: ]*")
+_HEAD = re.compile(rb"[^: ]{0,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Dialect:
     data_rules: tuple[DataRule, ...] = field(init=False, repr=False, compare=False)
     data_prefixes: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
     _rules: dict[bytes, list[tuple[str, Shape]]] = field(init=False, repr=False, compare=False)
+    boot_ends: frozenset[bytes] = field(init=False, repr=False, compare=False)
     _boot: re.Pattern[bytes] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +84,7 @@ class Dialect:
         object.__setattr__(self, "_rules", rules)
         object.__setattr__(self, "data_rules", data_rules)
         object.__setattr__(self, "data_prefixes", tuple({r.shape.prefix for r in data_rules}))
+        object.__setattr__(self, "boot_ends", frozenset(banner.last for banner in self.banners))
         object.__setattr__(self, "_boot", re.compile(boot) if boot else None)
 
     def urc(self, line: bytes) -> tuple[str, Fields] | None:
@@ -101,10 +103,6 @@ class Dialect:
     def is_boot(self, line: bytes) -> bool:
         """Is this a line of a boot banner?"""
         return self._boot is not None and self._boot.fullmatch(line) is not None
-
-    def is_last_boot_line(self, line: bytes) -> bool:
-        """Is this the line that ends a boot banner?"""
-        return any(line == banner.last for banner in self.banners)
 
     @property
     def boot_seconds(self) -> float:

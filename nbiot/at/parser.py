@@ -47,10 +47,10 @@ from nbiot.at.events import (
 from nbiot.at.shape import Fields
 
 _NOISE = re.compile(rb"[\r\n \x00\xff]*+")
-_LINE = re.compile(rb"[\r\n \x00\xff]*+([^\r\n]++)[\r\n]")
 _LINE_END = re.compile(rb"[\r\n]")
-_DAMAGE = re.compile(rb"[^\t\x20-\x7e]")
+_PRINTABLE = bytes([0x09, *range(0x20, 0x7F)])
 _BEHIND_DAMAGE = re.compile(rb"[\t\x20-\x7e]*+$")
+_REFUSALS = (b"ERROR", b"+CM")
 _REFUSED = re.compile(rb"ERROR|\+CM[ES] ERROR: ?.*")
 _ERROR_CODE = re.compile(rb"\+CM[ES] ERROR: ?(\d{1,9})$")
 _NUL_OR_FF = (0x00, 0xFF)
@@ -231,33 +231,38 @@ class Parser:
         if self._skipping and data:
             data = self._skip(data, events)
         buffer = self._buffer = self._buffer + data
-        if len(buffer) < self._need:
+        size = len(buffer)
+        if size < self._need:
             return events
+        prefixes = self.dialect.data_prefixes
         position = 0  # the first byte that is in no event yet
-        begin = self._noise
-        # A line that has begun cannot end without a line end: nothing is searched twice.
-        found = None if self._in_line and not _LINE_END.search(data) else _LINE.match(buffer, begin)
+        begin = self._noise  # the first byte of the line
+        cr = lf = -2  # where the next ones are; -1: there is none
         while True:
-            if found is not None:
-                begin = found.start(1)
-            elif position or not self._in_line:
+            if position or not self._in_line:
                 begin = _NOISE.match(buffer, begin).end()  # type: ignore[union-attr]
-            special = self._special(buffer, position, begin, found)
+            if cr != -1 and cr < begin:
+                cr = buffer.find(b"\r", begin)
+            if lf != -1 and lf < begin:
+                lf = buffer.find(b"\n", begin)
+            end = cr if lf < 0 or 0 <= cr < lf else lf
+            special = None
+            if self._prompter() is not None or buffer.startswith(prefixes, begin):
+                special = self._special(buffer, position, begin, end)
             if special is not None:
                 event, end = special
-            elif found is not None and not self._need:
-                end = found.end()
-                event = self._classify(buffer[position:end], found[1].rstrip(b" "))
+            elif end >= 0 and not self._need:
+                end += 1
+                event = self._classify(buffer[position:end], buffer[begin : end - 1].rstrip(b" "))
             else:
                 break
             events.append(event)
             position = begin = end
-            found = _LINE.match(buffer, begin)
-        self._buffer = buffer = buffer[position:]
+        self._buffer = buffer[position:]
         self._need = max(self._need - position, 0)
         self._noise = begin - position
-        self._in_line = self._noise < len(buffer)
-        if len(buffer) > self._limit and len(buffer) > self._need:
+        self._in_line = begin < size
+        if size - position > max(self._limit, self._need):
             events.append(self._overflow())
         return events
 
@@ -278,7 +283,7 @@ class Parser:
         return data[behind:]
 
     def _special(
-        self, buffer: bytes, position: int, begin: int, found: re.Match[bytes] | None
+        self, buffer: bytes, position: int, begin: int, line_end: int
     ) -> tuple[Event, int] | None:
         """What begins at ``begin`` if it is not simply a line, with the end of its bytes."""
         prompter = self._prompter()
@@ -286,7 +291,7 @@ class Parser:
             end = begin + len(prompter.prompt)
             return self._prompt(buffer[position:end], prompter), end
         if buffer.startswith(self.dialect.data_prefixes, begin):
-            return self._counted(buffer, position, begin, found)
+            return self._counted(buffer, position, begin, line_end)
         return None
 
     # --- prompts ----------------------------------------------------------------------------
@@ -324,15 +329,15 @@ class Parser:
         return self.feed(b"")
 
     def _counted(
-        self, buffer: bytes, position: int, begin: int, found: re.Match[bytes] | None
+        self, buffer: bytes, position: int, begin: int, line_end: int
     ) -> tuple[Event, int] | None:
         """The URC with counted data whose header stands at ``begin``, once it is complete."""
         if self._data_given_up:
-            if found is None:
+            if line_end < 0:
                 return None
             self._data_given_up = False
-            return Truncated(buffer[position : found.end()]), found.end()
-        header_ended = found is not None or self._need > 0
+            return Truncated(buffer[position : line_end + 1]), line_end + 1
+        header_ended = line_end >= 0 or self._need > 0
         self._need = 0
         for rule in self.dialect.data_rules:
             if not rule.inline and not header_ended:
@@ -358,19 +363,21 @@ class Parser:
 
     def _classify(self, raw: bytes, line: bytes) -> Event:
         command = self._command
+        if line == b"OK" and not self._booting:
+            return self._final(raw, command, ok=True)
         if command is not None:
             if line == command.line and not self._echoed:
                 self._echoed = True
                 return Echo(raw)
             if line != b"OK" and (line in command.failure or line in command.success):
                 return self._final(raw, command, ok=line in command.success)
-        if _DAMAGE.search(line):
+        if line.translate(None, _PRINTABLE):
             behind = _BEHIND_DAMAGE.search(line)
             clean = behind[0].strip() if behind else b""
             return (self.dialect.is_boot(clean) and self._boot_line(raw, clean)) or Unknown(raw)
-        if (self._booting or line != b"OK") and (boot := self._boot_line(raw, line)):
+        if boot := self._boot_line(raw, line):
             return boot
-        if line == b"OK" or _REFUSED.fullmatch(line):
+        if line == b"OK" or (line.startswith(_REFUSALS) and _REFUSED.fullmatch(line)):
             return self._final(raw, command, ok=line == b"OK")
         if command is not None and (event := self._of_command(raw, line, command)):
             return event
@@ -383,7 +390,7 @@ class Parser:
         return Unknown(raw)
 
     def _boot_line(self, raw: bytes, line: bytes) -> Event | None:
-        last = self.dialect.is_last_boot_line(line)
+        last = line in self.dialect.boot_ends
         first = not self._booting
         if (first or not last) and not self.dialect.is_boot(line):
             return None

@@ -142,4 +142,4 @@ def test_a_boot_line_is_known_as_a_whole() -> None:
     assert FIRST.is_boot(b"REBOOT_CAUSE_APPLICATION_AT")
     assert not FIRST.is_boot(b"xNeul")
     assert not FIRST.is_boot(b"OK")
-    assert FIRST.is_last_boot_line(b"OK")
+    assert FIRST.boot_ends == {b"OK"}

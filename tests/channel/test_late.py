@@ -253,7 +253,7 @@ def test_a_modem_that_never_stops_talking_keeps_nobody_waiting_for_silence() -> 
             with pytest.raises(CommandTimeout):
                 await channel.run(put(100))
             modem.plan = lambda _: Plan()
-            async with asyncio.timeout(3.0):
+            async with asyncio.timeout(5.0):
                 assert (await channel.run(num(7)))["n"] == 7
             assert len(heard) > 30
             noise.cancel()
@@ -388,10 +388,12 @@ def test_a_send_that_was_refused_late_delays_no_other() -> None:
         modem = Modem()
         channel, _ = opened(modem)
         with modem.running():
-            modem.link.on_write = None
+            prompt = iter([b"\r\n> "])
+            modem.link.on_write = lambda _: modem.link.feed(next(prompt, b""))
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
                     await channel.run(send(101, 20.0))
+            assert bytes(modem.link.sent).endswith(send(101).payload)
             modem.link.feed(b"\r\n+CME ERROR: 50\r\n")
             modem.link.on_write = modem._written
             async with asyncio.timeout(1.0):
@@ -412,6 +414,36 @@ def test_a_prompt_that_comes_late_gets_its_payload() -> None:
                 await channel.run(send(101))
             assert (await channel.run(num(7)))["n"] == 7
             assert modem.sent[101] == send(101).payload
+        await channel.close()
+
+    run_virtual(main())
+
+
+def test_a_prompt_that_may_still_come_is_waited_for_before_the_probe() -> None:
+    async def main() -> None:
+        modem = Modem(lambda line: Plan(delay=1.5 if "SEND=101" in line else 0.01))
+        channel, _ = opened(modem)
+        with modem.running():
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await channel.run(send(101, 5.0))
+            assert (await channel.run(num(7)))["n"] == 7
+            assert modem.sent[101] == send(101).payload
+        await channel.close()
+
+    run_virtual(main())
+
+
+def test_a_late_ok_does_not_cut_the_time_of_the_probe() -> None:
+    async def main() -> None:
+        delays = iter([1.2, 1.2])
+        modem = Modem(lambda _: Plan(delay=next(delays, 0.01)))
+        channel, _ = opened(modem)
+        with modem.running():
+            with pytest.raises(CommandTimeout):
+                await channel.run(put(100))
+            assert (await channel.run(num(7)))["n"] == 7
+            assert modem.done == ["AT+SET=100", "AT+CSQ", "AT+NUM=7"]
         await channel.close()
 
     run_virtual(main())
