@@ -1,6 +1,6 @@
 """Quectel BC66, BC66-NA and BC26 (MediaTek MT2625).
 
-Sources: captures in tests/captures (quectel.jsonl); Quectel BC26 AT Commands Manual V1.0; drivers
+Sources: captures in tests/captures/bc66.jsonl; Quectel BC26 AT Commands Manual V1.0; drivers
 that work on these modems where no manual was to be had ("driver" below). A datagram goes out as raw
 bytes behind a prompt and comes in as raw bytes behind a URC, both counted.
 """
@@ -98,6 +98,12 @@ URCS = (
         "from_manual: BC26 TCP/IP (driver: RT-Thread at_device bc26)",
         data="length",
     ),
+    Urc(  # as it comes with viewmode 1: after a restart, or left so by another host
+        "datagram",
+        '+QIURC: "recv",<socket:int>,<length:int>,',
+        "from_manual: BC26 TCP/IP",
+        data="length",
+    ),
     Urc(
         "announced",
         '+QIURC: "recv",<socket:int>',
@@ -148,7 +154,7 @@ URCS = (
 PROBES = (
     Command(b"AT+CESQ", Shape("+CESQ: <values:line>"), 1, 1, seconds=2.0, repeatable=True),
     Command(b"AT+CGATT?", Shape("+CGATT: <attached:digit>"), 1, 1, seconds=2.0, repeatable=True),
-    Command(b"AT+CFUN?", Shape("+CFUN: <fun:int>"), 1, 1, seconds=2.0, repeatable=True),
+    Command(b"AT+CSQ", Shape("+CSQ: <rssi:int>,<ber:int>"), 1, 1, seconds=2.0, repeatable=True),
 )
 
 COMMANDS = {

@@ -1,6 +1,6 @@
 """Quectel BC95 (HiSilicon Hi2110, "V100"), firmware B657 and older.
 
-Sources: captures in tests/captures (hisilicon.jsonl); Quectel BC95 AT Commands Manual V1.8 and V1.9
+Sources: captures in tests/captures/bc95.jsonl; Quectel BC95 AT Commands Manual V1.8 and V1.9
 ("manual" below). The dialect has no blank after the colon and no echo before B657SP2; datagrams
 travel as hexadecimal digits.
 """
@@ -98,6 +98,9 @@ COMMANDS = {
         "AT+CEREG?",
         "captured: bc95-b657sp3-exact-bytes",
         "+CEREG: <n:digit>,<stat:digit>[,<rest:line>]",
+    ),
+    "bands?": Template(
+        "AT+NBAND?", "captured: bc95-b657sp3-exact-bytes", "+NBAND: <bands:line>", least=0
     ),
     "contexts?": Template(
         "AT+CGDCONT?",

@@ -12,6 +12,7 @@ import click
 COMMANDS = {
     "auth": ("nbiot.cli.auth", "Authenticate a device to EnOS through a modem."),
     "info": ("nbiot.cli.info", "Show modem, SIM, signal and registration."),
+    "doctor": ("nbiot.cli.doctor", "Walk from the port to the cloud and say where it ends."),
     "ports": ("nbiot.cli.ports", "List serial ports and which of them answer as modems."),
     "at": ("nbiot.cli.at", "Send AT commands and print what comes back."),
     "profiles": ("nbiot.cli.profiles", "List the modems this driver knows, and on what evidence."),

@@ -88,10 +88,10 @@ def command(**options: Any) -> None:
     with errors(as_json=options["as_json"]):
         # All that can be wrong without a modem is found before it is touched. The secret is read
         # outside the event loop: a prompt must give way to Ctrl-C.
-        server = _server(options.pop("enos"), options.pop("server"))
+        server = server_of(options.pop("enos"), options.pop("server"))
         timing = _timing(options)
         _check(options)
-        secret = _secret(options.pop("secret_from"))
+        secret = secret_of(options.pop("secret_from"))
     run(_auth(server, secret, timing, **options), as_json=options["as_json"])
 
 
@@ -161,7 +161,7 @@ async def _authenticate(
             await asyncio.sleep(error.wait)
 
 
-def _server(enos: str | None, server: str | None) -> Server:
+def server_of(enos: str | None, server: str | None) -> Server:
     from nbiot.enos.auth import Server
 
     if (enos is None) == (server is None):
@@ -169,7 +169,7 @@ def _server(enos: str | None, server: str | None) -> Server:
     return Server.of_enos(enos) if enos is not None else Server.parse(str(server))
 
 
-def _secret(source: str | None) -> Secret:
+def secret_of(source: str | None) -> Secret:
     from nbiot.signing import secret_from
 
     if source is None:
