@@ -264,6 +264,8 @@ class BC66(Profile):
     has_dns = True
     has_native_coap = True
     boot_seconds = 15.0
+    sleeps_after = 9.0  # it holds its sleep lock for 10 s after a command
+    data_mode = 1024
     notes = (
         "No release-assistance command is known for this family.",
         "Native CoAP (--coap native): no options beside Uri-Path and Content-Format reach the"

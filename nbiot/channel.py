@@ -210,6 +210,25 @@ class Channel:
                         break
             raise doubt
 
+    async def fill_data_mode(self, count: int) -> None:
+        """End a data mode that a host which died has left behind: ``count`` CRs fill it up.
+
+        They are empty lines to a modem that waits for commands. The datagram that goes out is
+        rubbish; nothing else ends a mode of fixed length. Raises PortLost.
+        """
+        async with self._turn:
+            self._raise_if_lost()
+            self._note(f"filling a data mode with {count} CRs")
+            self._write(b"\r" * count)
+            rate = self.link.baudrate
+            await asyncio.sleep(count * BITS_PER_BYTE / rate + QUIET if rate else QUIET)
+            await self._silence(QUIET)
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the modem last said something."""
+        return self._loop.time() - self._last_heard
+
     def listen(self, listener: UrcListener) -> Callable[[], None]:
         """Call ``listener`` for every URC from now on; the returned function ends that."""
         self._urc_listeners.append(listener)

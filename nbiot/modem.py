@@ -26,8 +26,9 @@ from nbiot.link import Link, open_link
 from nbiot.profile import Identity, Profile, Progress, Report, Signal, UdpSocket, silent
 from nbiot.trace import Tracer
 
-WAKE_TRIES = 4  # the first AT may be lost or refused: junk in the modem's line buffer, auto-baud
-WAKE_SECONDS = 0.6
+WAKE_TRIES = 2  # the first AT may be lost or refused: junk in the modem's line buffer, auto-baud
+WAKE_SECONDS = 0.3
+ROUNDS, MORE_ROUNDS = 2, 6  # over all rates: on a silent port, and where something is heard
 CLEANUP_SECONDS = 5.0
 
 AT = Command(b"AT", seconds=WAKE_SECONDS)
@@ -102,7 +103,7 @@ class Modem:
     async def _start(self, link: Link, rates: tuple[int, ...]) -> None:
         dialect = Dialect.union(profile.dialect for profile in self._profiles.values())
         self.channel = Channel(link, dialect, tracer=self._tracer)
-        await find_rate(self.channel, rates)
+        await find_rate(self.channel, rates, self._profiles)
         self.identity, text = await self._identify()
         profile = self._matching(text)
         self.profile = profile(self.channel)
@@ -195,25 +196,46 @@ async def answers(channel: Channel) -> bool:
     return False
 
 
-async def find_rate(channel: Channel, rates: tuple[int, ...]) -> None:
-    """Set the port to the first of ``rates`` at which a modem answers. Raises ModemSilent."""
+async def find_rate(
+    channel: Channel, rates: tuple[int, ...], known: dict[str, type[Profile]]
+) -> None:
+    """Set the port to the first of ``rates`` at which a modem answers. Raises ModemSilent.
+
+    Only the host's side changes; the modem keeps its rate. All rates are tried in turn, and then
+    once more: a modem may be waking up, or have junk in its line buffer. Where something is heard,
+    if only garbage or a booting modem, it is tried for longer. From the second round on a data mode
+    is ended that a host may have left behind when it died.
+    """
     link = channel.link
-    for rate in rates:
-        if link.baudrate not in (0, rate):
-            await link.set_baudrate(rate)
-        if await answers(channel):
-            return
+    for done in range(MORE_ROUNDS):
+        if done >= ROUNDS and not channel.counters.received:
+            break
+        for rate in rates if link.baudrate else rates[:1]:
+            if link.baudrate not in (0, rate):
+                await link.set_baudrate(rate)
+            if done and (count := _data_mode(known, rate)):
+                await channel.fill_data_mode(count)
+            if await answers(channel):
+                return
+    tried = f" (tried {', '.join(map(str, rates))} baud)" if link.baudrate else ""
     raise ModemSilent(
-        f"nothing on {link.name} answers AT (tried {', '.join(map(str, rates))} baud)",
+        f"nothing on {link.name} answers AT{tried}",
         hint="Is the modem powered, TX and RX crossed, its rate another one (--baud)?",
     )
 
 
+def _data_mode(known: dict[str, type[Profile]], rate: int) -> int:
+    """The longest data mode of the profiles that use ``rate``, in bytes."""
+    return max((p.data_mode for p in known.values() if rate in p.baudrates), default=0)
+
+
 def try_rates(known: dict[str, type[Profile]], baudrate: int | None) -> tuple[int, ...]:
-    """The rates to try, in bit/s: the given one, or the default of each profile."""
+    """The rates to try, in bit/s: the given one, or what the profiles name, defaults first."""
     if baudrate is not None:
         return (baudrate,)
-    return tuple(dict.fromkeys(profile.baudrates[0] for profile in known.values()))
+    defaults = [profile.baudrates[0] for profile in known.values()]
+    others = [rate for profile in known.values() for rate in profile.baudrates[1:]]
+    return tuple(dict.fromkeys(defaults + others))
 
 
 def chosen_profiles(model: str) -> dict[str, type[Profile]]:

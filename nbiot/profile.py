@@ -11,6 +11,7 @@ project register by the entry point group ``nbiot.modems``.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -19,20 +20,23 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, ClassVar
 
-from nbiot.at import Dialect, Fields, Template, UrcReceived
+from nbiot.at import Command, Dialect, Fields, Template, UrcReceived
 from nbiot.channel import Channel, Reply, UrcStream
 from nbiot.errors import (
     BadInput,
     CommandRefused,
+    CommandTimeout,
     DatagramTooLong,
     ModemError,
     ModemRebooted,
+    ModemSilent,
     NotRegistered,
     PortLost,
     SimMissing,
     Unsupported,
 )
 
+WAKE = Command(b"AT", seconds=2.5)  # a sleeping modem took 1.8 s (capture bc660k-30)
 POLL = 2.0  # s between two questions for the registration, when no URC comes first
 CLOSE_SECONDS = 6.0  # s for closing a socket, a dialogue out of step included
 DENIED_FOR = 30.0  # s that a refusal by the network must last to be final
@@ -239,6 +243,8 @@ class Profile(ABC):
     has_native_coap: ClassVar[bool] = False
     notes: ClassVar[tuple[str, ...]] = ()  # what a user must know about the family
     boot_seconds: ClassVar[float] = 10.0
+    sleeps_after: ClassVar[float] = math.inf  # s of silence after which a command may be lost
+    data_mode: ClassVar[int] = 0  # bytes that its longest data mode waits for; 0: it has none
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -256,6 +262,19 @@ class Profile(ABC):
             return await self.ask(row, **gaps)
         except CommandRefused:
             return None
+
+    async def wake(self) -> None:
+        """Make sure that the next command is heard. Raises ModemSilent.
+
+        A modem that may sleep gets an AT that may be lost; it is answered at the third at last.
+        """
+        if self.channel.idle < self.sleeps_after:
+            return
+        for _ in range(3):
+            with suppress(CommandTimeout, CommandRefused):
+                await self.channel.run(WAKE)
+                return
+        raise ModemSilent("the modem does not wake up", hint="Reset or power-cycle it.")
 
     # --- who is it --------------------------------------------------------------------------
 

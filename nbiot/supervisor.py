@@ -159,6 +159,7 @@ class Supervisor:
         while True:
             modem = await self._ready()
             try:
+                await modem.profile.wake()
                 return await operation(modem)
             except RECOVERABLE as error:
                 self._in_trouble(modem, error)

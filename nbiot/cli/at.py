@@ -88,7 +88,7 @@ async def _at(
         link = await open_link(port, baudrate=rates[0])
         channel = Channel(link, Dialect.union(p.dialect for p in known.values()), tracer=listener)
         try:
-            await find_rate(channel, rates)
+            await find_rate(channel, rates, known)
             for line in lines:
                 await _one(channel, line, timeout, listener, as_json)
         finally:

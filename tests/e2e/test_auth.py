@@ -47,6 +47,17 @@ async def test_siblings_are_recognised(bench: OpenBench, model: str) -> None:
         assert (await b.authenticate()).code == "2.04"
 
 
+@pytest.mark.parametrize("rate", [4800, 9600, 57600, 115200])
+@pytest.mark.parametrize("model", MODELS)
+async def test_the_baud_rate_is_found_and_left_alone(
+    bench: OpenBench, model: str, rate: int
+) -> None:
+    async with bench(model, rate=rate, check_baud=True) as b:
+        assert await b.modem.imei() == IMEI
+        assert b.modem.channel.link.baudrate == rate
+        assert b.pty.modem.rate == rate
+
+
 @pytest.mark.parametrize(("model", "path"), PATHS)
 async def test_a_wrong_secret_is_told_in_plain_words(
     bench: OpenBench, model: str, path: str

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hil.emulator import Network, Options, PtyModem
+from nbiot.at import Command
 from nbiot.errors import BadInput, ModemRebooted, PortLost, SimMissing
 from nbiot.modem import Modem
 from nbiot.profile import Progress
@@ -236,3 +237,22 @@ async def test_an_adapter_is_found_under_another_name(
         assert await keeper.call(imei, repeat=True) == IMEI
         assert boards[1].pty.modem.counters.commands
     await boards[1].unplug()
+
+
+async def test_a_sleeping_modem_is_woken_before_a_call(
+    board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Everything ten times faster: the modem's sleep lock, and the host's patience.
+    monkeypatch.setattr("nbiot.profile.WAKE", Command(b"AT", seconds=0.2))
+    async with board("bc66", sleep=True, speed=10.0) as b, b.supervisor() as keeper:
+
+        async def light_sleep(modem: Modem) -> None:
+            monkeypatch.setattr(type(modem.profile), "sleeps_after", 0.9)
+            await modem.channel.run(Command(b"AT+QSCLK=1"))
+
+        await keeper.call(light_sleep)
+        await asyncio.sleep(1.3)  # its lock holds for 10 s of its own time
+        before = b.pty.modem.counters.lost_lines
+        assert await keeper.call(imei) == IMEI
+        assert b.pty.modem.counters.lost_lines > before
+        assert keeper.recoveries == 0
