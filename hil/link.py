@@ -1,15 +1,18 @@
 """``--port emulator:MODEL``: a software modem behind a real pseudo-terminal.
 
-``emulator:bc66?attached=1&speed=10&baud=115200``: the part after ``?`` are options, see OPTIONS.
+``emulator:bc66?attached=1&speed=10&fault=late-final:probability=0.2``: the part after ``?`` are
+options, see OPTIONS, and faults by name, see hil/faults.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import parse_qsl
 
 from hil.emulator import MODELS, Network, Options, PtyModem
+from hil.faults import with_faults
 from nbiot.errors import BadInput
 from nbiot.link import Link, Receiver
 from nbiot.link.serial import open_serial
@@ -43,15 +46,28 @@ def emulator_settings(rest: str) -> tuple[str, Options, Network]:
         raise BadInput("port", f"emulator:{model}", f"emulator: and one of {', '.join(MODELS)}")
     options: dict[str, Any] = {}
     network: dict[str, Any] = {}
+    faults: list[str] = []
     for name, text in parse_qsl(query, keep_blank_values=True):
+        if name == "fault":
+            faults.append(text)
+            continue
         if name not in OPTIONS:
-            raise BadInput("port", f"{name}={text}", f"emulator options {', '.join(OPTIONS)}")
+            allowed = f"emulator options {', '.join(OPTIONS)}, fault"
+            raise BadInput("port", f"{name}={text}", allowed)
         read, allowed, of_network = OPTIONS[name]
         try:
             (network if of_network else options)[name] = read(text)
         except ValueError:
             raise BadInput("port", f"{name}={text}", allowed) from None
-    return model, Options(**options), Network(**network)
+    return model, faulty(faults, Options(**options), model), Network(**network)
+
+
+def faulty(faults: Sequence[str], options: Options, model: str) -> Options:
+    """``options`` with the faults that the texts name. Raises BadInput."""
+    try:
+        return with_faults(faults, options, model=model) if faults else options
+    except ValueError as error:
+        raise BadInput("fault", " ".join(faults), str(error)) from None
 
 
 class EmulatorLink:

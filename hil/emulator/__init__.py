@@ -11,21 +11,31 @@ from .models import MODELS, create
 from .network import Neighbour, Network, ScriptedWire, Signal, UdpWire
 from .options import Options
 from .port import PtyModem
+from .seam import Executed, Happening, Kind, Piece, Restart, Seam, Traffic, Truth, Urc
 
 __all__ = [
     "MODELS",
     "Clock",
     "Counters",
+    "Executed",
+    "Happening",
+    "Kind",
     "ManualClock",
     "Model",
     "Modem",
     "Neighbour",
     "Network",
     "Options",
+    "Piece",
     "PtyModem",
+    "Restart",
     "ScriptedWire",
+    "Seam",
     "Signal",
     "State",
+    "Traffic",
+    "Truth",
     "UdpWire",
+    "Urc",
     "create",
 ]

@@ -15,9 +15,10 @@ from enum import Enum
 from typing import Any, ClassVar, Literal, Protocol
 
 from .clock import Clock, Handle
-from .network import Network
+from .network import Address, Network
 from .options import Options
 from .radio import Radio
+from .seam import Executed, Kind, Piece, Restart, Seam, Traffic, Truth, Urc
 
 CR, LF = 0x0D, 0x0A
 CTRL_Z, ESC = 0x1A, 0x1B
@@ -212,6 +213,9 @@ class Modem:
     OK_PER_COMMAND: ClassVar[bool] = False
     """`AT+A;+B` answers one OK per command (HiSilicon) or one in all."""
     LINE_LIMIT: ClassVar[int] = 1024
+    LINE_TOO_LONG: ClassVar[int | None] = 536
+    """CME code of a line longer than that."""
+    FAMILY: ClassVar[str] = ""
     ERROR_TEXTS: ClassVar[dict[int, str]] = {}
     """Texts of CMEE=2."""
     CMEE_LEVELS: ClassVar[tuple[int, ...]] = (0, 1)
@@ -247,6 +251,11 @@ class Modem:
         self.model, self.options, self.network, self.clock = model, options, network, clock
         self._write = send
         self.counters = Counters()
+        self.truth = Truth()
+        self.faults = Seam() if options.faults is None else options.faults()
+        """What stands between this modem and the world."""
+        self._executed: Executed | None = None
+        self._since_damage: int | None = None
         self.injected_urcs: list[bytes] = []
         """URCs put in by `Options.urc_seed`, in order, without their line ends."""
         self.rate: int | None = options.rate or options.baud or model.rate
@@ -263,10 +272,11 @@ class Modem:
         self._calls: deque[Call] = deque()
         self._sink: DataSink | None = None
         self._feeding = False
-        self._deferred: list[bytes] = []
+        self._deferred: list[tuple[bytes, Kind]] = []
         self._after_final: list[Callable[[], None]] = []
         self._random = random.Random(options.urc_seed)
-        self.radio = Radio(network, self.after)
+        self.faults.attach(self)
+        self.radio = Radio(network, self.after, self.faults)
         self.radio.on_stat = self.on_stat
         self.radio.on_rrc = self.on_rrc
         self.radio.on_address = self.on_address
@@ -279,13 +289,15 @@ class Modem:
         """Switch on as `Options.boot` says."""
         if self.options.boot == "cold":
             self.power_on()
-            return
-        self.state = State.READY
-        self.start_ready()
+        else:
+            self.state = State.READY
+            self.start_ready()
+        self.faults.started()
 
     def close(self) -> None:
         """Stop everything: timers, sockets, radio."""
         self.state = State.OFF
+        self.faults.closed()
         self.radio.close()
         self.cancel_timers()
         self.lose_state()
@@ -307,6 +319,8 @@ class Modem:
         self.warm_boot(cause)
 
     def _begin_boot(self) -> None:
+        self.truth.events.append(Restart(self.clock.time()))
+        self.faults.booting()
         self.radio.reset()
         self.cancel_timers()
         self.lose_state()
@@ -321,10 +335,16 @@ class Modem:
         self._deferred.clear()
         self._after_final.clear()
         self._sink = None
+        self._executed = None
 
     def booted(self) -> None:
         """The banner is out: listen."""
         self.state = State.READY
+        self.faults.booted()
+
+    def spoil_input(self, data: bytes) -> None:
+        """Junk gets into the line buffer: the next command line begins with it."""
+        self._line += data
 
     # Hooks of the dialect.
 
@@ -361,6 +381,25 @@ class Modem:
         """URCs that may appear now without changing anything."""
         return []
 
+    def own_urc(self, name: str) -> str | None:
+        """A URC that begins as the answer of this command does (`+CEREG`), if there is one."""
+        return None
+
+    def boot_text(self) -> list[bytes]:
+        """What a restart by itself prints."""
+        return []
+
+    def open_sockets(self) -> list[int]:
+        """Numbers of the sockets that are open."""
+        return []
+
+    def lose_socket(self, ident: int) -> None:
+        """Close a socket without having been asked."""
+
+    def id_in_use(self) -> AtError:
+        """The error for opening a socket under a number that is taken."""
+        return AtError()
+
     # ----------------------------------------------------------------- time
 
     def after(self, delay: float, callback: Callable[[], None]) -> Handle:
@@ -375,12 +414,36 @@ class Modem:
 
     # --------------------------------------------------------------- output
 
-    def emit(self, data: bytes) -> None:
-        """Write bytes as they are."""
-        self.counters.bytes_out += len(data)
+    def emit(self, data: bytes, kind: Kind = Kind.BANNER, text: str | None = None) -> None:
+        """Write bytes as they are; `text` is the line in them."""
+        piece = Piece(kind, data)
+        if kind in (Kind.LINE, Kind.FINAL, Kind.PROMPT):
+            piece.command = self._executed
+        if text is not None and kind in (Kind.URC, Kind.TRAILER):
+            piece.texts = ((kind, text),)
+        elif text is not None and self._executed is not None:
+            told = self._executed.finals if kind is Kind.FINAL else self._executed.answer
+            told.append(text)
+        self.faults.output(piece)
+
+    def put(self, piece: Piece) -> None:
+        """A piece leaves the modem."""
+        size, now = len(piece.data), self.clock.time()
+        self.counters.bytes_out += size
+        if piece.damaged:
+            self._since_damage = 0
+        elif self._since_damage is not None:
+            self._since_damage += size
         if self.options.on_bytes is not None:
-            self.options.on_bytes("out", data, self.clock.time())
-        self._write(data)
+            self.options.on_bytes("out", piece.data, now)
+        for kind, text in piece.texts:
+            end, clean = self.counters.bytes_out, self._since_damage
+            self.truth.events.append(Urc(now, text, end, clean, kind is Kind.TRAILER))
+        self._write(piece.data)
+
+    def _say(self, data: bytes, kind: Kind, start: bytes = b"\r\n", end: bytes = b"\r\n") -> None:
+        self._boundary()
+        self.emit(start + data + end, kind, data.decode("latin-1"))
 
     def _boundary(self) -> None:
         """A place between lines: a random URC may come here."""
@@ -394,38 +457,34 @@ class Modem:
             return
         urc = self._random.choice(choice).encode("latin-1")
         self.injected_urcs.append(urc)
-        self.emit(b"\r\n" + urc + b"\r\n")
+        self.emit(b"\r\n" + urc + b"\r\n", Kind.URC, urc.decode("latin-1"))
 
-    def line(self, text: str | bytes) -> None:
+    def line(self, text: str | bytes, kind: Kind = Kind.LINE) -> None:
         """One line framed by CR LF on both sides; a wrapped list is several of these."""
-        data = text if isinstance(text, bytes) else text.encode("latin-1")
-        self._boundary()
-        self.emit(b"\r\n" + data + b"\r\n")
+        self._say(text if isinstance(text, bytes) else text.encode("latin-1"), kind)
 
     def lines(self, texts: Iterable[str]) -> None:
         """A joined list: CR LF, then every line with its CR LF."""
         start = b"\r\n"
         for text in texts:
-            self._boundary()
-            self.emit(start + text.encode("latin-1") + b"\r\n")
+            self._say(text.encode("latin-1"), Kind.LINE, start)
             start = b""
 
     def open_lines(self, texts: Iterable[str]) -> None:
         """Lines that are ended only by the CR LF of what comes next."""
         for text in texts:
-            self._boundary()
-            self.emit(b"\r\n" + text.encode("latin-1"))
+            self._say(text.encode("latin-1"), Kind.LINE, end=b"")
 
-    def urc(self, text: str | bytes, *, early: bool = False) -> None:
+    def urc(self, text: str | bytes, *, early: bool = False, kind: Kind = Kind.URC) -> None:
         """Raise a URC; during a command it waits for the final result unless `early`."""
         if self.state is not State.READY:
             return
         data = text if isinstance(text, bytes) else text.encode("latin-1")
         now = early or self.options.early_urcs
         if self._busy and (not now or self._sink is not None):
-            self._deferred.append(data)
+            self._deferred.append((data, kind))
         else:
-            self.line(data)
+            self.line(data, kind)
 
     # ---------------------------------------------------------------- input
 
@@ -434,6 +493,10 @@ class Modem:
         self.counters.bytes_in += len(data)
         if self.options.on_bytes is not None:
             self.options.on_bytes("in", data, self.clock.time())
+        self.hear(self.faults.input(data))
+
+    def hear(self, data: bytes) -> None:
+        """Bytes come out of the UART."""
         if self.state is not State.READY:
             self._not_listening(data)
             return
@@ -453,7 +516,7 @@ class Modem:
 
     def _refuse(self, data: bytes) -> None:
         for _ in range(data.count(b"\r")):
-            self._final(AtError(51))
+            self.emit(b"\r\n" + self.result_text(AtError(51)).encode() + b"\r\n", Kind.FINAL)
 
     def _pump(self) -> None:
         while self._inbox and self.state is State.READY and not self._feeding:
@@ -469,7 +532,7 @@ class Modem:
         del self._inbox[: end or None]
         typed = piece.translate(None, b"\n")
         if self.echo and typed:
-            self.emit(typed)
+            self.emit(typed, Kind.ECHO)
         self._line += typed
         limit = self.options.line_limit or self.LINE_LIMIT
         if len(self._line) > limit:
@@ -497,7 +560,7 @@ class Modem:
 
     def ask_data(self, prompt: bytes, sink: DataSink) -> Result:
         """Show a prompt and give what follows to `sink`."""
-        self.emit(prompt)
+        self.emit(prompt, Kind.PROMPT)
         self._sink = sink
         return Result.PENDING
 
@@ -506,18 +569,28 @@ class Modem:
     def _run_line(self, raw: bytes, overflow: bool) -> None:
         text = raw.decode("latin-1").replace("\0", "").strip(" ")
         if overflow:
-            self.counters.commands.append(text)
-            self._final(AtError(536))
+            self._note(text)
+            self._final(AtError(self.LINE_TOO_LONG))
             return
         start = self.find_at(text)
         if not text or start is None:
             return
-        self.counters.commands.append(text)
+        self._note(text)
+        verdict = self.faults.command(text)
+        if isinstance(verdict, AtError):
+            self._final(verdict)
+        if verdict is not None:
+            return
         self._busy = True
         if self.options.turnaround:
             self.after(self.options.turnaround, lambda: self._begin_late(text[start:]))
         else:
             self._begin(text[start:])
+
+    def _note(self, text: str) -> None:
+        self.counters.commands.append(text)
+        self._executed = Executed(self.clock.time(), text)
+        self.truth.events.append(self._executed)
 
     def _begin_late(self, text: str) -> None:
         self._begin(text)
@@ -613,7 +686,7 @@ class Modem:
         self._flush()
 
     def _final(self, error: AtError | None) -> None:
-        self.line(self.result_text(error))
+        self.line(self.result_text(error), Kind.FINAL)
         actions, self._after_final = self._after_final, []
         for action in actions:
             action()
@@ -644,8 +717,31 @@ class Modem:
 
     def _flush(self) -> None:
         deferred, self._deferred = self._deferred, []
-        for data in deferred:
-            self.line(data)
+        for data, kind in deferred:
+            self.line(data, kind)
+
+    # ------------------------------------------------------------ datagrams
+
+    def uplink(self, data: bytes, peer: Address, send: Callable[[], None]) -> None:
+        """A datagram leaves the radio; the air or the seam may do something to it."""
+        self.record("sent", peer, data)
+
+        def passed() -> None:
+            self.record("passed", peer, data)
+            send()
+
+        if not self.radio.lost("up", data):
+            self.faults.datagram("up", data, passed)
+
+    def downlink(self, data: bytes, peer: Address, deliver: Callable[[], None]) -> None:
+        """A datagram for this modem came from the internet."""
+        self.record("came", peer, data)
+        self.faults.datagram("down", data, lambda: self.radio.downlink(data, deliver))
+
+    def record(
+        self, event: Literal["sent", "passed", "came", "received"], peer: Address, data: bytes
+    ) -> None:
+        self.truth.events.append(Traffic(self.clock.time(), event, peer, data))
 
     # --------------------------------------------- handlers of every dialect
 

@@ -14,6 +14,7 @@ from .engine import AtError, BadParameter, Call, Modem, Result, at
 from .network import is_ipv4
 from .radio import DENIED
 
+WATCHDOG = "APPLICATION_WATCHDOG"
 UNKNOWN = -32768
 """NUESTATS value of something not measured (N210 test double)."""
 
@@ -87,6 +88,7 @@ class Settings:
 class HisiliconBase(Modem):
     """Boot, identity, registration, contexts, statistics, ping, UART rate; as on V100."""
 
+    FAMILY = "hisilicon"
     BAD_PARAMETER = 50
     NO_SUCH_FORM = 50  # capture bc35g-ident
     OK_PER_COMMAND = True  # facts 1.5: BC68 and SARA-N210 field logs
@@ -186,19 +188,17 @@ class HisiliconBase(Modem):
         return None  # Quectel BC95 AT manual V1.9, ch. 8: none after power-up
 
     def warm_boot(self, cause: str | None) -> None:
-        full = cause or "REBOOT_CAUSE_APPLICATION_WATCHDOG"
-        if not full.startswith("REBOOT_CAUSE_"):
-            full = f"REBOOT_CAUSE_{full}"
+        full = f"REBOOT_CAUSE_{(cause or WATCHDOG).removeprefix('REBOOT_CAUSE_')}"
         self.after(self.BOOT_TIME * 0.2, lambda: self.emit(self.JUNK))
         self.after(self.BOOT_TIME, lambda: self._print_banner(full))
 
     def _print_banner(self, cause: str | None) -> None:
         self.rate = self.nv.rate
-        for lines in self.banner(cause):
-            self.emit(b"\r\n" + "\r\n".join(lines).encode() + b"\r\n")
-        self.booted()
+        for block in self._banner_blocks(cause):
+            self.emit(block)
         self.cmee = self.options.cmee
         self.reset_volatile()
+        self.booted()
         self.cfun, self.sim_ready = 0, False
         if self.autoconnect and self.options.sim != "absent":
             self._switch_on()
@@ -207,6 +207,12 @@ class HisiliconBase(Modem):
     def banner(self, cause: str | None) -> list[list[str]]:
         """Blocks of the boot banner; each is framed by CR LF."""
         return [*([[cause]] if cause else []), ["Neul "], ["OK"]]
+
+    def _banner_blocks(self, cause: str | None) -> list[bytes]:
+        return [b"\r\n" + "\r\n".join(lines).encode() + b"\r\n" for lines in self.banner(cause)]
+
+    def boot_text(self) -> list[bytes]:
+        return [self.JUNK, *self._banner_blocks(f"REBOOT_CAUSE_{WATCHDOG}")]
 
     @at("+NRB")
     def nrb(self, call: Call) -> Result:
@@ -250,6 +256,13 @@ class HisiliconBase(Modem):
         if self.npsmr:
             urcs.append(f"+NPSMR:{int(self.radio.psm)}")
         return urcs
+
+    def own_urc(self, name: str) -> str | None:
+        return {
+            "+CEREG": self.cereg_urc(),
+            "+CSCON": f"+CSCON:{int(self.radio.connected)}",
+            "+NPSMR": f"+NPSMR:{int(self.radio.psm)}",
+        }.get(name)
 
     # ------------------------------------------------------------ identity
 

@@ -108,6 +108,12 @@ class HisiliconSockets(HisiliconBase):
         if sock.endpoint is not None:
             sock.endpoint.close()
 
+    def open_sockets(self) -> list[int]:
+        return sorted(self.sockets)
+
+    def lose_socket(self, ident: int) -> None:
+        self.close_socket(self.sockets[ident])
+
     @at("+NSOST=")
     def nsost(self, call: Call) -> None:
         call.count(5, 6 if self.SEQUENCES else 5)
@@ -149,8 +155,8 @@ class HisiliconSockets(HisiliconBase):
         endpoint = sock.endpoint
 
         def transmit() -> None:
-            if endpoint is not None and not self.radio.lost("up", data):
-                endpoint.send(data, peer)
+            if endpoint is not None:
+                self.uplink(data, peer, lambda: endpoint.send(data, peer))
 
         def done(sent: bool) -> None:
             sock.in_flight.discard(sequence)
@@ -166,16 +172,18 @@ class HisiliconSockets(HisiliconBase):
     def _heard(self, sock: Socket, data: bytes, peer: Address) -> None:
         """A datagram for the socket reached the network."""
         if self.sockets.get(sock.id) is sock:
-            self.radio.downlink(data, lambda: self._arrived(sock, Datagram(peer, data)))
+            self.downlink(data, peer, lambda: self._arrived(sock, Datagram(peer, data)))
 
     def _arrived(self, sock: Socket, datagram: Datagram) -> None:
         if self.sockets.get(sock.id) is not sock or not sock.receives or not datagram.data:
             return
         if self.deliver_directly(sock, datagram):
+            self.record("received", datagram.address, datagram.data)
             return
         size = len(datagram.data)
         if size > self.MAX_DATA or sock.buffered + size > self.RX_BUFFER:
             return  # the newest is dropped: BC95 AT manual V1.9, 5.7
+        self.record("received", datagram.address, datagram.data)
         sock.queue.append(datagram)
         self.announce(sock)
 

@@ -25,6 +25,7 @@ from .engine import (
     split_outside_quotes,
 )
 from .radio import DENIED
+from .seam import Kind
 
 BANNER = (  # capture bc66-06
     "F1: 0000 0000",
@@ -100,6 +101,8 @@ class Settings:
 class Mt2625Base(Modem):
     """Boot, sleep, parsing, identity, registration, contexts, power saving, UART rate."""
 
+    FAMILY = "mt2625"
+    LINE_TOO_LONG = None  # own choice: 536 belongs to HiSilicon
     LINE_LIMIT = 2400  # own choice: QISENDEX with 1024 bytes needs about 2070
     CMEE_LEVELS = (0, 1, 2)
     ECHO = True
@@ -200,16 +203,18 @@ class Mt2625Base(Modem):
 
     def _print_banner(self) -> None:
         self.rate = self.BROM_RATE
-        self.emit(b"\n\r")
-        for text in (*BANNER, ""):
-            self.emit(text.encode() + b"\n\r")
+        for block in self.boot_text():
+            self.emit(block)
         self.after(self.BOOT_TIME, self._up)
+
+    def boot_text(self) -> list[bytes]:
+        return [b"\n\r", *(text.encode() + b"\n\r" for text in (*BANNER, ""))]
 
     def _up(self) -> None:
         self.rate = self.nv.rate
-        self.booted()
         self.cmee, self.echo = self.saved_cmee, self.nv.echo
         self.reset_volatile()
+        self.booted()
         self.pin_open = self.options.sim == "ready"
         self._touch()
         if self.pin_open:
@@ -258,11 +263,11 @@ class Mt2625Base(Modem):
             self.urc("+QATWAKEUP")  # manual example bc26doc-26
         self._touch()
 
-    def emit(self, data: bytes) -> None:
+    def emit(self, data: bytes, kind: Kind = Kind.BANNER, text: str | None = None) -> None:
         if self.state is State.ASLEEP:
             self.state = State.READY  # the modem wakes by itself to report
             self._touch()
-        super().emit(data)
+        super().emit(data, kind, text)
 
     # --------------------------------------------------------- radio events
 
@@ -282,11 +287,11 @@ class Mt2625Base(Modem):
             word = "ENTER" if self.radio.psm else "EXIT"
             self.urc(f'+QNBIOTEVENT: "{word} PSM"')
 
-    def urc(self, text: str | bytes, *, early: bool = False) -> None:
+    def urc(self, text: str | bytes, *, early: bool = False, kind: Kind = Kind.URC) -> None:
         if self.state is State.ASLEEP:
             self.state = State.READY
             self._touch()
-        super().urc(text, early=early)
+        super().urc(text, early=early, kind=kind)
 
     def harmless_urcs(self) -> list[str]:
         urcs = ["+QPING: 569"]  # a late ping result
@@ -297,6 +302,12 @@ class Mt2625Base(Modem):
         if self.cereg:
             urcs.append(self._cereg_text(f"+CEREG: {self.radio.stat}"))
         return urcs
+
+    def own_urc(self, name: str) -> str | None:
+        return {
+            "+CEREG": self._cereg_text(f"+CEREG: {self.radio.stat}"),
+            "+CSCON": f"+CSCON: {int(self.radio.connected)}",
+        }.get(name)
 
     # -------------------------------------------------------------- parsing
 

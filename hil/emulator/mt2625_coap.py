@@ -176,8 +176,8 @@ class CoapClient:
             return False
 
         def transmit() -> None:
-            if context.endpoint is endpoint and not radio.lost("up", data):
-                endpoint.send(data, peer)
+            if context.endpoint is endpoint:
+                self._modem.uplink(data, peer, lambda: endpoint.send(data, peer))
 
         return radio.send(transmit, lambda sent: None)
 
@@ -195,7 +195,7 @@ class CoapClient:
     # -------------------------------------------------------------- receive
 
     def _heard(self, data: bytes, peer: Address) -> None:
-        self._modem.radio.downlink(data, lambda: self._arrived(data, peer))
+        self._modem.downlink(data, peer, lambda: self._arrived(data, peer))
 
     def _arrived(self, data: bytes, peer: Address) -> None:
         context = self.context
@@ -205,6 +205,7 @@ class CoapClient:
             message = coap.decode(data)
         except ValueError:
             return
+        self._modem.record("received", peer, data)
         if message.type in (coap.ACK, coap.RST):
             self._acknowledged(context, message)
         if message.type == coap.CON:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from .engine import CTRL_Z, ESC, AtError, BadParameter, Call, Result, at, parse_hex
 from .mt2625_base import Mt2625Base
 from .network import Address, Endpoint, is_ipv4
+from .seam import Kind
 
 PROMPT = b"\r\n>"
 MAX_SEND = 1024
@@ -87,10 +88,18 @@ class Mt2625Sockets(Mt2625Base):
             self._service_lost()
 
     def _service_lost(self) -> None:
-        for sock in self.sockets.values():
-            if sock.state == 2:
-                sock.state = 4
-                self.urc(f'+QIURC: "closed",{sock.id}')
+        for ident in self.open_sockets():
+            self.lose_socket(ident)
+
+    def open_sockets(self) -> list[int]:
+        return sorted(sock.id for sock in self.sockets.values() if sock.state == 2)
+
+    def lose_socket(self, ident: int) -> None:
+        self.sockets[ident].state = 4
+        self.urc(f'+QIURC: "closed",{ident}')
+
+    def id_in_use(self) -> AtError:
+        return self._ip_error(563)
 
     def _ip_error(self, code: int) -> AtError:
         """TCP/IP commands fail with plain ERROR; QIGETERROR tells the number."""
@@ -162,7 +171,7 @@ class Mt2625Sockets(Mt2625Base):
         sock = self.sockets.get(ident)
         if sock is not None:
             self._drop(sock)
-        self.after_final(lambda: self.line("CLOSE OK"))
+        self.after_final(lambda: self.line("CLOSE OK", Kind.TRAILER))
 
     def _drop(self, sock: Socket) -> None:
         self.sockets.pop(sock.id, None)
@@ -264,23 +273,23 @@ class Mt2625Sockets(Mt2625Base):
             raise self._ip_error(570)
 
         def transmit() -> None:
-            if not self.radio.lost("up", data):
-                endpoint.send(data, peer)
+            self.uplink(data, peer, lambda: endpoint.send(data, peer))
 
         taken = self.radio.send(transmit, lambda sent: None)
         sock.sent += len(data) if taken else 0
         answer = "SEND OK" if taken else "SEND FAIL"
-        self.after(self.SEND_OK_TIME, lambda: self.urc(answer))
+        self.after(self.SEND_OK_TIME, lambda: self.urc(answer, kind=Kind.TRAILER))
 
     # --------------------------------------------------------------- receive
 
     def _heard(self, sock: Socket, data: bytes, peer: Address) -> None:
         if self.sockets.get(sock.id) is sock and peer == sock.peer:
-            self.radio.downlink(data, lambda: self._arrived(sock, data))
+            self.downlink(data, peer, lambda: self._arrived(sock, data))
 
     def _arrived(self, sock: Socket, data: bytes) -> None:
         if self.sockets.get(sock.id) is not sock or not data:
             return
+        self.record("received", sock.peer, data)
         if sock.push:
             separator = b"," if self.view_mode else b"\r\n"
             head = f'+QIURC: "recv",{sock.id},{len(data)}'.encode()
@@ -414,7 +423,7 @@ class Fixed:
         piece = data[: self._length - len(self._data)]
         self._data += piece
         if self._modem.echo_data:
-            self._modem.emit(piece)
+            self._modem.emit(piece, Kind.DATA)
         if len(self._data) < self._length:
             return len(piece), False
         self._done(bytes(self._data))
@@ -433,7 +442,7 @@ class Typed:
         piece = data[: min(ends)] if ends else data
         self._data += piece
         if self._modem.echo_data:
-            self._modem.emit(piece)
+            self._modem.emit(piece, Kind.DATA)
         if not ends:
             return len(piece), False
         self._done(bytes(self._data) if data[min(ends)] == CTRL_Z else None)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .seam import Seam
 
 Direction = Literal["in", "out"]
 Trace = Callable[[Direction, bytes, float], None]
@@ -36,6 +39,8 @@ class Options:
     """The URCs to choose from; None: those that are legal in the modem's present state."""
     early_urcs: bool = False
     """URCs raised while a command runs come before its answer, not after its final result."""
+    faults: Callable[[], Seam] | None = None
+    """Makes what stands between the modem and the world (`hil.faults.with_faults`)."""
     on_bytes: Trace | None = None
     """Called with ("in" | "out", bytes, clock time) for every piece on the port."""
 

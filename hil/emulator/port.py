@@ -41,6 +41,8 @@ class PtyModem:
         self._network = network or Network()
         self._modem: Modem | None = None
         self._master = self._slave = -1
+        self.written = 0
+        """Bytes that reached the terminal; `Urc.end` of the truth counts what left the modem."""
         self.path = ""
         """Path of the terminal a host opens."""
 
@@ -53,6 +55,7 @@ class PtyModem:
     async def __aenter__(self) -> PtyModem:
         self._loop = asyncio.get_running_loop()
         self._modem = build(self._name, self._options, self._network, self._write, self._loop)
+        self._modem.faults.port = self
         self._open()
         self._modem.start()
         return self
@@ -94,9 +97,20 @@ class PtyModem:
         self._loop.remove_reader(self._master)
         self._loop.remove_writer(self._master)
         self._writing = False
+        self._in.clear()
         os.close(self._master)
         os.close(self._slave)
         self._master = self._slave = -1
+
+    def pause(self) -> None:
+        """Stop reading: what the host writes stays in the terminal until it is full."""
+        if self._master >= 0:
+            self._loop.remove_reader(self._master)
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._master >= 0:
+            self._loop.add_reader(self._master, self._readable)
 
     def drain(self) -> None:
         """Throw away what no host has read or no modem has taken yet."""
@@ -215,6 +229,7 @@ class PtyModem:
                 self._ready.clear()
                 return
             del self._ready[:written]
+            self.written += written
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._master)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from .clock import Handle
 from .network import Network
+from .seam import Seam
 
 SEARCHING, DENIED = 2, 3
 
@@ -35,8 +36,9 @@ class Radio:
         self,
         network: Network,
         after: Callable[[float, Callable[[], None]], Handle],
+        seam: Seam,
     ) -> None:
-        self.network, self._after = network, after
+        self.network, self._after, self._seam = network, after, seam
         self.on_stat: Callable[[], None] = _ignore
         self.on_rrc: Callable[[], None] = _ignore
         self.on_address: Callable[[], None] = _ignore
@@ -96,7 +98,7 @@ class Radio:
         self._set_stat(SEARCHING)
         if self.network.stat == "none":
             return
-        delay = self.network.attach_delay
+        delay = self._seam.attach_delay(self.network.attach_delay)
         self._timers = [
             self._after(delay * 0.5, lambda: self._set_connected(True)),
             self._after(delay, self._registered),
@@ -104,14 +106,14 @@ class Radio:
 
     def _registered(self) -> None:
         self.searching = False
-        stat = self.network.stat
+        stat, cause = self._seam.registration(self.network.stat, self.network.reject_cause)
         if stat == "none":
             self.searching = True
             self._set_connected(False)
             return
         self.cell_known = True
         if stat == "denied":
-            self.cause = self.network.reject_cause
+            self.cause = cause
             self._set_stat(DENIED)
             self._set_connected(False)
             return
@@ -212,7 +214,7 @@ class Radio:
         `done` gets whether it went over the air. `release`: "now" releases the connection
         after it, "reply" after the next downlink (release assistance).
         """
-        if len(self._up) >= self.network.uplink_queue:
+        if len(self._up) >= self.network.uplink_queue or self._seam.uplink_busy():
             return False
         self._release_after_reply = release == "reply"
         self._up.append(_Uplink(transmit, done, release == "now"))

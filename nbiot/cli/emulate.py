@@ -12,6 +12,15 @@ from nbiot.cli.common import run
 from nbiot.errors import BadInput
 
 
+def _faults(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """--list-faults"""
+    if wanted and not ctx.resilient_parsing:
+        from hil.faults import usage
+
+        click.echo(usage())
+        ctx.exit()
+
+
 @click.command("emulate", short_help="Run a software modem on a pseudo-terminal.")
 @click.argument("model")
 @click.option(
@@ -32,6 +41,14 @@ from nbiot.errors import BadInput
     show_default=True,
     help="Divides the modem's own waiting times.",
 )
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME[:KEY=VALUE,...]",
+    help="A fault by name, such as late-final:probability=0.2; --list-faults tells them all.",
+)
+@click.option("--list-faults", is_flag=True, is_eager=True, expose_value=False, callback=_faults)
 @click.option("--show", is_flag=True, help="Print the commands that come in.")
 def command(
     model: str,
@@ -42,6 +59,7 @@ def command(
     chunk_seed: int | None,
     urc_seed: int | None,
     speed: float,
+    faults: tuple[str, ...],
     show: bool,
 ) -> None:
     """Run a software modem (bc95, bc95-g, bc66, ...) on a pseudo-terminal until Ctrl-C.
@@ -50,6 +68,7 @@ def command(
     names are looked up by this host.
     """
     from hil.emulator import MODELS, Network, Options
+    from hil.link import faulty
 
     if model not in MODELS:
         raise BadInput("model", model, ", ".join(MODELS))
@@ -66,6 +85,7 @@ def command(
         speed=speed,
         on_bytes=_show if show else None,
     )
+    options = faulty(faults, options, model)
     run(_emulate(model, options, Network(host_resolver=True), link))
 
 

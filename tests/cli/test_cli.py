@@ -352,3 +352,16 @@ def test_the_exit_codes_are_documented() -> None:
         and kind is not errors.NbiotError
     }
     assert documented == classes
+
+
+def test_faults_are_listed_and_taken_by_name() -> None:
+    listed = nbiot("emulate", "--list-faults").stdout
+    assert "late-final:" in listed
+    done = nbiot("info", "--port", "emulator:bc95?attached=1&fault=late-final:delay=0.05")
+    assert done.returncode == 0, done.stderr
+    unknown = nbiot("info", "--port", "emulator:bc95?fault=late-finl")
+    assert unknown.returncode == 2
+    assert "late-final" in unknown.stderr
+    with emulator("bc95", "--attached", "--fault", "no-answer:on=AT+CSQ,probability=1") as port:
+        silent = nbiot("at", "--port", port, "--timeout", "0.5", "AT+CSQ")
+    assert silent.returncode == 23
