@@ -34,8 +34,8 @@ IDLE = {
 UNTELLABLE = {("bc66", "wrong-length")}
 # Faults that need another one, or a greater chance, to happen at all.
 TEXTS = {
-    "garbage-after-boot": "reboot-mid-command:probability=0.15,seed={0}+garbage-after-boot:seed={0}",
-    "deaf-after-boot": "reboot-mid-command:probability=0.15,seed={0}+deaf-after-boot:seed={0}",
+    "garbage-after-boot": "reboot-mid-command:probability=0.15,seed={0}+{name}:seed={0}",
+    "deaf-after-boot": "reboot-mid-command:probability=0.15,seed={0}+{name}:seed={0}",
     "uplink-busy": "uplink-busy:probability=0.5,seed={0}",
     "reboot-mid-command": "reboot-mid-command:probability=0.1,seed={0}",
     "stuck-peer": "stuck-peer:duration=20,seed={0}",
