@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test install check lint types walls clean help
+.PHONY: demo test install check lint types walls bench fault-table clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,16 @@ $(VENV)/installed-dev: $(BIN)/python pyproject.toml
 	@echo "Installing nbiot-driver with its test tools ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(VENV)/installed $@
+
+bench: $(VENV)/installed  ## compare with other Python AT drivers
+	bench/setup.sh
+	@cd bench && for suite in rt seq9600u seq115200u noise noise_hard; do \
+		PYTHONPATH=.. $(abspath $(BIN))/python run.py $$suite --reps 3 --extra ours.py --cap 30 \
+			--only ours,floor_asyncio,pyserial_readline,async_gsm_modem,gsmmodem_new,pyatcommand; done
+	@cd bench && $(abspath $(BIN))/python report.py
+
+fault-table: $(VENV)/installed-dev  ## every fault, every profile, SEEDS seeds
+	$(BIN)/python -m tests.faults.table $(or $(SEEDS),1000)
 
 clean:  ## remove what was made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -268,6 +268,8 @@ class BC66(Profile):
     data_mode = 1024
     notes = (
         "No release-assistance command is known for this family.",
+        "Datagrams come in as raw bytes, without a checksum on the serial line: noise inside one is"
+        " not noticed here. Keep the line short and shielded.",
         "Native CoAP (--coap native): no options beside Uri-Path and Content-Format reach the"
         " server or the host, so commands that EnOS puts into options 2100 and 2102 are not seen;"
         " payload at most 1000 bytes; the modem repeats by its own times.",

@@ -8,6 +8,7 @@ travel as hexadecimal digits.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import ClassVar
 
 from nbiot.at import BootBanner, Command, Dialect, Shape, Template, Urc, UrcReceived
@@ -21,6 +22,7 @@ from nbiot.errors import (
 )
 from nbiot.profile import Limits, Profile, Release, Report, Signal, UdpSocket, csq_dbm
 
+_FIGURE = re.compile(r"(?P<name>.+): *(?P<value>-?[0-9]{1,10}) *")
 SIM_PATIENCE = 8.0  # s; AT+CIMI is refused for about 4 s after AT+CFUN=1 (manual V1.8, 9.1)
 SOCKET_IDS = range(7)
 RELEASE_FLAGS = {Release.NO: "0", Release.AFTER_THIS: "0x200", Release.AFTER_REPLY: "0x400"}
@@ -351,12 +353,8 @@ def sim_error(error: CommandRefused) -> SimMissing | SimLocked:
 
 def statistics(lines: list[str]) -> dict[str, int]:
     """The figures of AT+NUESTATS by name. Firmware puts blanks before the colon at times."""
-    found = {}
-    for line in lines:
-        name, _, value = line.rpartition(":")
-        if value.strip().lstrip("-").isdigit():
-            found[name.strip()] = int(value)
-    return found
+    figures = map(_FIGURE.fullmatch, lines)
+    return {found["name"].strip(): int(found["value"]) for found in figures if found}
 
 
 def _tenths(value: int | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from modems.bc95 import BANNER, BC95, COMMANDS, ERRORS, PROBES, URCS
 from nbiot.at import BootBanner, Dialect, Template, Urc
@@ -80,6 +81,7 @@ class BC95G(BC95):
     async def resolve(self, host: str) -> str:
         reply = await self.ask("resolve", host=host)
         address = str((reply.outcome or {}).get("address"))
-        if not address[:1].isdigit():
-            raise NameNotResolved(f"the modem finds no address of {host} ({address})")
-        return address
+        try:
+            return str(IPv4Address(address))
+        except ValueError:  # the firmware's words for a failure
+            raise NameNotResolved(f"the modem finds no address of {host} ({address})") from None

@@ -292,6 +292,7 @@ class Channel:
         finally:
             if self._exchange is exchange:  # cancelled, or the write failed
                 self._abandon(exchange)
+                self._note(f"gave up {exchange.command}")
             self._timer.cancel()
 
     def _wire_time(self, command: Command) -> float:

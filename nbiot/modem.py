@@ -115,6 +115,11 @@ class Modem:
                 {"model": self.identity.model, "firmware": self.identity.firmware},
             )
         )
+        if self._tracer is not None:
+            self._tracer.note(
+                f"modem {self.identity.model}, firmware {self.identity.firmware},"
+                f" profile {profile.name}"
+            )
         await self.profile.prepare()
 
     # --- finding it -------------------------------------------------------------------------

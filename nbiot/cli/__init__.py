@@ -17,6 +17,8 @@ COMMANDS = {
     "at": ("nbiot.cli.at", "Send AT commands and print what comes back."),
     "profiles": ("nbiot.cli.profiles", "List the modems this driver knows, and on what evidence."),
     "emulate": ("nbiot.cli.emulate", "Run a software modem on a pseudo-terminal."),
+    "trace": ("nbiot.cli.trace", "Show, convert and redact files of --trace; make tests of them."),
+    "replay": ("nbiot.cli.replay", "Run today's driver against a recorded dialogue."),
     "demo": ("nbiot.cli.demo", "Authenticate a device through an emulated BC95 and BC66."),
 }
 

@@ -82,7 +82,7 @@ async def _at(
 
     lines = [_checked(text) for text in commands]
     known = chosen_profiles(model)
-    with tracing(trace) as tracer:
+    with tracing(trace, port=port, model=model, baud=baud) as tracer:
         listener = _Listener(tracer)
         rates = try_rates(known, baud)
         link = await open_link(port, baudrate=rates[0])

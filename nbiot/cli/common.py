@@ -29,7 +29,8 @@ _PORT_OPTIONS = (
         envvar="NBIOT_PORT",
         show_envvar=True,
         metavar="PORT",
-        help="Serial port such as /dev/ttyUSB0 or /dev/serial/by-id/..., or emulator:bc95.",
+        help="Serial port such as /dev/ttyUSB0 or /dev/serial/by-id/..., socket://HOST:PORT,"
+        " rfc2217://HOST:PORT, emulator:bc95 or replay:FILE.",
     ),
     click.option("--modem", "model", default="auto", show_default=True, help="Profile, or auto."),
     click.option(
@@ -169,7 +170,9 @@ def _live() -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def tracing(path: Path | None) -> Iterator[FileTracer | None]:
+def tracing(
+    path: Path | None, *, port: str, model: str, baud: int | None
+) -> Iterator[FileTracer | None]:
     """A trace of the AT dialogue in ``path``, if one is given."""
     if path is None:
         yield None
@@ -179,7 +182,8 @@ def tracing(path: Path | None) -> Iterator[FileTracer | None]:
     from nbiot.trace import FileTracer
 
     try:
-        tracer = FileTracer(path, time.monotonic)
+        about = {"command": click.get_current_context().info_name or "", "model": model}
+        tracer = FileTracer(path, time.monotonic, port=port, baudrate=baud, about=about)
     except OSError as error:
         raise BadInput(
             "trace", str(path), f"a file that can be written ({error.strerror})"
@@ -197,5 +201,8 @@ def modem_from(
     """The modem that the options name, still closed."""
     from nbiot.modem import Modem
 
-    with progress(quiet=quiet) as report, tracing(trace) as tracer:
+    with (
+        progress(quiet=quiet) as report,
+        tracing(trace, port=port, model=model, baud=baud) as tracer,
+    ):
         yield Modem(port, model=model, baudrate=baud, report=report, tracer=tracer)

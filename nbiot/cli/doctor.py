@@ -73,7 +73,10 @@ async def _doctor(
     from nbiot.doctor import Doctor
 
     findings: list[Finding] = []
-    with tracing(trace) as tracer, progress(quiet=quiet or not sys.stderr.isatty()) as report:
+    with (
+        tracing(trace, port=port, model=model, baud=baud) as tracer,
+        progress(quiet=quiet or not sys.stderr.isatty()) as report,
+    ):
         doctor = Doctor(
             port,
             model=model,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nbiot.cli.common import run
-from nbiot.errors import BadInput, NbiotError
+from nbiot.errors import NbiotError
 
 if TYPE_CHECKING:
     from nbiot.at import Command, Dialect, Template
@@ -117,7 +117,7 @@ class Examination:
             return True
         if self.expected is not None:
             return self.outcome.as_expected == self.expected
-        return self.outcome.result != "ReplayMismatch" and self.outcome.remaining == 0
+        return self.outcome.result != "ReplayMismatch"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -163,10 +163,12 @@ def examine(path: Path, *, model: str = "auto", speed: float = 0.0) -> Examinati
     from nbiot.trace import read_trace
 
     trace = read_trace(path)
+    if model == "auto":  # as the user of then said
+        model = str(trace.header.get("model", model))
     profile = profile_of(trace, model)
-    differences, compared = compare(trace, profile)
+    differences, compared = compare(trace, profile, model)
     outcome = None
-    if profile is not None and (plan := Plan.of(trace)) is not None:
+    if (plan := Plan.of(trace)) is not None:
         outcome = drive(path, trace, plan, model, speed)
     return Examination(
         trace, profile.name if profile else "unknown", compared, differences, outcome
@@ -204,24 +206,27 @@ def _identity_text(trace: Trace) -> str:
 # --- the parser -----------------------------------------------------------------------------
 
 
-def compare(trace: Trace, profile: type[Profile] | None) -> tuple[list[Difference], int]:
+def compare(
+    trace: Trace, profile: type[Profile] | None, model: str = "auto"
+) -> tuple[list[Difference], int]:
     """What today's parser takes for something else than was recorded; how much was compared.
 
     Records without an event (a capture of somebody else) are not compared.
     """
-    return _Comparison(trace, profile).differences()
+    return _Comparison(trace, profile, model).differences()
 
 
 class _Comparison:
-    def __init__(self, trace: Trace, profile: type[Profile] | None) -> None:
+    def __init__(self, trace: Trace, profile: type[Profile] | None, model: str) -> None:
         from nbiot.at import Dialect, Parser
-        from nbiot.modem import profiles
+        from nbiot.modem import chosen_profiles
 
         self._trace = trace
         self._profile = profile
-        self._union = Dialect.union(p.dialect for p in profiles().values())
+        self._union = Dialect.union(p.dialect for p in chosen_profiles(model).values())
         self._parser = Parser(self._union)
-        self._prompter: Command | None = None
+        self._prompted = False
+        self._lines: list[bytes] = []  # the commands so far
         self._then: list[tuple[int, int, str, Record]] = []  # from byte, to byte, event
         self._now: dict[tuple[int, int], str] = {}
         self._told = 0  # bytes in events
@@ -251,26 +256,25 @@ class _Comparison:
         return f"part of {' and '.join(kinds)}" if kinds else "nothing yet"
 
     def _said(self, record: Record) -> None:
-        if self._prompter is not None:  # this is its payload
-            self._prompter = None
+        if self._prompted:  # this is the payload
+            self._prompted = False
             return
         line = record.raw.rstrip(b"\r")
-        self._choose_dialect(line)
-        self._parser.begin(command_for(line, self._tables(line)))
-
-    def _choose_dialect(self, line: bytes) -> None:
-        """As the driver does: all tables until it knows the modem, then the profile's."""
-        from nbiot.modem import AT, IDENTITY
-
-        identity = [command.line for command in IDENTITY]
-        if line in identity:
-            self._identified = line == identity[-1]
-        elif line != AT.line and self._profile is not None and getattr(self, "_identified", False):
+        table: Mapping[str, Template] = {}
+        if self._profile is not None and self._identified:
             self._parser.dialect = self._profile.dialect
+            table = self._profile.commands
+        self._lines.append(line)
+        self._parser.begin(command_for(line, table, self._parser.dialect))
 
-    def _tables(self, line: bytes) -> Mapping[str, Template]:
-        known = self._parser.dialect is not self._union
-        return self._profile.commands if known and self._profile is not None else {}
+    @property
+    def _identified(self) -> bool:
+        """The driver uses the tables of all profiles until it knows the modem."""
+        from nbiot.modem import IDENTITY
+
+        if self._parser.dialect is not self._union:
+            return True
+        return self._lines[-len(IDENTITY) :] == [command.line for command in IDENTITY]
 
     def _noted(self, note: str) -> None:
         if note.startswith(("no result of ", "the modem said OK to ", "gave up ")):
@@ -289,10 +293,10 @@ class _Comparison:
             self._told += len(event.raw)
             self._now[begin, self._told] = type(event).__name__.lower()
             if isinstance(event, Prompt) or (isinstance(event, Orphan) and event.kind == "prompt"):
-                self._prompter = self._parser.in_flight
+                self._prompted = True
 
 
-def command_for(line: bytes, table: Mapping[str, Template]) -> Command:
+def command_for(line: bytes, table: Mapping[str, Template], dialect: Dialect) -> Command:
     """The command that the driver made for ``line``: from a row of ``table``, else free text."""
     from nbiot.at import Command, Shape
     from nbiot.modem import AT, IDENTITY
@@ -302,14 +306,29 @@ def command_for(line: bytes, table: Mapping[str, Template]) -> Command:
             return fixed
     text = line.decode("latin-1")
     for template in table.values():
-        parts = re.split(r"\{(\w+)\}", template.text)
-        pattern = "".join(
-            f"(?P<{part}>.*?)" if i % 2 else re.escape(part) for i, part in enumerate(parts)
-        )
-        if found := re.fullmatch(pattern, text):
-            gaps = {k: int(v) if v.isdecimal() else v for k, v in found.groupdict().items()}
+        if found := re.fullmatch(_pattern(template.text), text):
+            gaps: dict[str, Any] = {
+                k: int(v) if v.isdecimal() else v for k, v in found.groupdict().items()
+            }
             return replace(template(**gaps), line=line)
+    for probe in dialect.probes:
+        if line == probe.line:
+            return probe
     return Command(line, Shape("<text:line>"), 0, 10_000)
+
+
+def _pattern(text: str) -> str:
+    """The regular expression of a template's text: its gaps are groups."""
+    parts = re.split(r"\{(\w+)\}", text)
+    known: set[str] = set()
+    pattern = ""
+    for place, part in enumerate(parts):
+        if place % 2 == 0:
+            pattern += re.escape(part)
+        else:
+            pattern += f"(?P={part})" if part in known else f"(?P<{part}>.*?)"
+            known.add(part)
+    return pattern
 
 
 # --- the driver -----------------------------------------------------------------------------
@@ -330,27 +349,31 @@ class Plan:
     content_format: int | None = None
     coap: str = "udp"
     resolve: str = "host"
-    retransmissions: int | None = None
+    retransmissions: int = 3
 
     @classmethod
     def of(cls, trace: Trace) -> Plan | None:
-        """None: these are not the commands of this driver."""
+        """None: these are not commands that the driver gives by itself."""
         lines = [record.raw.rstrip(b"\r") for record in trace.records if record.dir == ">"]
-        if b"AT+CGMM" not in lines:
+        if trace.header.get("command") not in (None, "auth", "info"):
             return None
-        begin = lines.index(b"AT+CGMM")
-        own = [line for line in lines[begin:] if line]
+        if b"ATI" not in lines:  # a modem that said nothing, or commands of a person
+            return None if any(line not in (b"", b"AT") for line in lines) else cls("identify")
+        own = lines[lines.index(b"ATI") :]
         if b"AT+CFUN?" not in own:
             info = any(line in (b"AT+NCCID", b"AT+QCCID") for line in own)
             return cls("info" if info else "identify")
-        plan = cls("attach", apn=_apn(own), asks_imei=b"AT+CGSN=1" in own)
+        plan = cls("attach", apn=_apn(trace, own), asks_imei=b"AT+CGSN=1" in own)
         return replace(plan, **(_request(trace, own) or {}))
 
 
-def _apn(lines: list[bytes]) -> str | None:
-    """The APN that was asked for; one that the modem had already is not shown."""
-    for line in lines:
-        if found := re.match(rb'AT\+(?:CGDCONT=\d,|QCGDEFCONT=)"IP","([^"]+)"', line):
+def _apn(trace: Trace, lines: list[bytes]) -> str | None:
+    """The APN that was asked for: the one that was set, or else that the modem had already."""
+    if not {b"AT+CGDCONT?", b"AT+QCGDEFCONT?"} & set(lines):
+        return None
+    said = [record.raw for record in trace.records if record.dir == "<"]
+    for text in [*lines, *said]:
+        if found := re.search(rb'\+Q?CGDE?F?CONT[:=][^\r]*?"IP\w*","([^"]+)"', text):
             return found[1].decode("latin-1")
     return None
 
@@ -369,7 +392,9 @@ def _request(trace: Trace, lines: list[bytes]) -> dict[str, Any] | None:
         if message is None:
             return None
         options, payload = message
-        found["retransmissions"] = sum(d.data == up[0].data for d in up) - 1
+        repeated = sum(d.data == up[0].data for d in up) - 1
+        gave_up = all(d.way == "up" for d in datagrams(trace.records))
+        found["retransmissions"] = repeated if gave_up else max(repeated, 3)
     for line, following in zip(lines, [*lines[1:], b""], strict=True):
         if match := re.match(rb"AT\+QCOAPSEND=\d,\d,([\d.]+),(\d+)", line):
             found |= {"server": match[1].decode(), "port": int(match[2]), "coap": "native"}
@@ -462,15 +487,13 @@ async def _act(modem: Modem, plan: Plan) -> None:
     if not plan.asks_imei:
         key = plan.device_key
     # The secret is not in a trace. A signature has the same length whatever the secret is.
-    device = Device(
-        plan.product_key, key, SecretSigner(Secret("not-in-the-trace")), plan.lifetime
-    )
+    device = Device(plan.product_key, key, SecretSigner(Secret("not-in-the-trace")), plan.lifetime)
     await authenticate(
         modem,
         device,
         Server(plan.server, plan.port),
         path=plan.coap,  # type: ignore[arg-type]
-        timing=Timing(),
+        timing=Timing(max_retransmit=plan.retransmissions),
         content_format=plan.content_format,
         resolve_by=plan.resolve,
         limit=AuthLimit(),
@@ -487,7 +510,10 @@ class _Unhurried(selectors.DefaultSelector):
         if ready or timeout == 0:
             return ready
         if timeout is None:  # only a thread can go on
-            return super().select(REAL_PATIENCE)
+            ready = super().select(REAL_PATIENCE)
+            if not ready:
+                raise NbiotError("the driver waits for something that is not in the trace")
+            return ready
         self.now += max(timeout, 0.0)
         return ready
 
@@ -501,13 +527,3 @@ class _UnhurriedLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._unhurried.now
-
-
-def check_modem(model: str) -> None:
-    """Raises BadInput when there is no such profile."""
-    from nbiot.modem import chosen_profiles
-
-    chosen_profiles(model)
-
-
-__all__ = ["BadInput", "Examination", "Outcome", "Plan", "compare", "drive", "examine"]

@@ -30,8 +30,8 @@ IDLE = {
     ("bc95-g", "send-ok-missing"),
     ("bc66", "truncated-hex"),
 }
-# A shorter length of raw data is true as far as a host can see.
-UNTELLABLE = {("bc66", "wrong-length")}
+# Raw data has no checksum on the serial line: noise in it, or a shorter length, looks like truth.
+UNTELLABLE = {("bc66", "wrong-length"), ("bc66", "noise")}
 # Faults that need another one, or a greater chance, to happen at all.
 TEXTS = {
     "garbage-after-boot": "reboot-mid-command:probability=0.15,seed={0}+{name}:seed={0}",
