@@ -6,7 +6,9 @@ options, see OPTIONS, and faults by name, see hil/faults.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import parse_qsl
@@ -24,18 +26,55 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(text)
+        return text
+
+    return read
+
+
+def _number(least: float, *, above: bool = False) -> Callable[[str], float]:
+    """A finite number from ``least`` on, or above it."""
+
+    def read(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value) or value < least or (above and value == least):
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = int(text) if len(text) <= 20 else most + 1
+        if not least <= value <= most:
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def _imei(text: str) -> str:
+    if not re.fullmatch(r"\d{15}", text, re.ASCII):
+        raise ValueError(text)
+    return text
+
+
 # name: (how to read it, what is allowed, does it belong to the network?)
 OPTIONS: dict[str, tuple[Any, str, bool]] = {
     "attached": (_flag, "0 or 1: joined to the network already", False),
-    "baud": (int, "9600 or 115200: as slow as a real line", False),
-    "speed": (float, "a number: divides the modem's own waiting times", False),
-    "boot": (str, "ready or cold", False),
-    "sim": (str, "ready, absent or pin", False),
-    "imei": (str, "15 digits", False),
-    "chunk_seed": (int, "a number: output in random pieces", False),
-    "urc_seed": (int, "a number: URCs at random line boundaries", False),
-    "attach_delay": (float, "seconds", True),
-    "latency": (float, "seconds each way", True),
+    "baud": (_whole(300, 4_000_000), "300 to 4000000: as slow as a real line", False),
+    "speed": (_number(0, above=True), "above 0: divides the modem's own waiting times", False),
+    "boot": (_one_of("ready", "cold"), "ready or cold", False),
+    "sim": (_one_of("ready", "absent", "pin"), "ready, absent or pin", False),
+    "imei": (_imei, "15 digits", False),
+    "chunk_seed": (_whole(0, 2**63), "a whole number: output in random pieces", False),
+    "urc_seed": (_whole(0, 2**63), "a whole number: URCs at random line boundaries", False),
+    "attach_delay": (_number(0), "0 or more seconds", True),
+    "latency": (_number(0), "0 or more seconds each way", True),
 }
 
 

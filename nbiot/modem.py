@@ -6,6 +6,7 @@ import asyncio
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from ipaddress import IPv4Address
 from typing import Literal
@@ -48,8 +49,12 @@ class Resolved:
     by: Literal["modem", "host", "given"]
 
 
+@cache
 def profiles() -> dict[str, type[Profile]]:
-    """All installed profiles by name. Siblings stand before the parents they refine."""
+    """All installed profiles by name. Siblings stand before the parents they refine.
+
+    The first call reads files: not in the event loop.
+    """
     found: list[type[Profile]] = [e.load() for e in entry_points(group="nbiot.modems")]
     found.sort(key=lambda profile: -len(profile.__mro__))
     return {profile.name: profile for profile in found}
@@ -81,12 +86,14 @@ class Modem:
     ) -> None:
         self.port = port
         self.report = report
-        self._profiles = chosen_profiles(model)
+        self._profiles: dict[str, type[Profile]] = {}
+        self._model = model
         self._auto = model == "auto"
         self._baudrate = baudrate
         self._tracer = tracer
 
     async def __aenter__(self) -> Modem:
+        self._profiles = await asyncio.to_thread(chosen_profiles, self._model)
         rates = try_rates(self._profiles, self._baudrate)
         link = await open_link(self.port, baudrate=rates[0])
         self.report(Progress("port", f"{self.port} is open"))

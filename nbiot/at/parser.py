@@ -306,7 +306,7 @@ class Parser:
         return None
 
     def _prompt(self, raw: bytes, prompter: Command) -> Event:
-        if prompter is not self._command:
+        if prompter is not self._command or self._prompted:  # the same command may go out twice
             next(debt for debt in self._debts if debt.prompt).prompt = False
             return Orphan(raw, "prompt", prompter)
         if self.require_echo and not self._echoed:

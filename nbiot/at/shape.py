@@ -44,13 +44,21 @@ def _hex(value: bytes) -> bytes:
     return bytes.fromhex(value.strip(b'"').decode("ascii"))
 
 
+def _ip(value: bytes) -> str:
+    """Without the leading zeros that some firmware prints and Python refuses."""
+    return ".".join(str(int(octet)) for octet in value.strip(b'"').split(b"."))
+
+
+_OCTET = rb"(?:25[0-5]|2[0-4]\d|[01]?\d?\d)"
+_IP = _OCTET + rb"(?:\.%b){3}" % _OCTET
+
 _KINDS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "": (rb'"[^"]*"|[^",]*', _text),
     "int": (rb"-?\d{1,18}", int),
     "digit": (rb"\d(?!\d)", int),
     "digits": (rb"\d+", _text),
     "alnum": (rb'"[0-9A-Za-z]+"|[0-9A-Za-z]+', _text),
-    "ip": (rb'"\d{1,3}(?:\.\d{1,3}){3}"|\d{1,3}(?:\.\d{1,3}){3}', _text),
+    "ip": (rb'"%b"|%b' % (_IP, _IP), _ip),
     "hex": (rb'"(?:[0-9A-Fa-f]{2})*"|(?:[0-9A-Fa-f]{2})*', _hex),
     "line": (rb".*", _line),
 }

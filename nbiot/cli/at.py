@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ async def _at(
     from nbiot.modem import chosen_profiles, find_rate, try_rates
 
     lines = [_checked(text) for text in commands]
-    known = chosen_profiles(model)
+    known = await asyncio.to_thread(chosen_profiles, model)
     with tracing(trace, port=port, model=model, baud=baud) as tracer:
         listener = _Listener(tracer)
         rates = try_rates(known, baud)

@@ -2,7 +2,7 @@
 
 ``open_link("/dev/ttyUSB0")`` opens a serial port; ``open_link("name:rest")`` asks the link that a
 package registered as ``name`` in the entry point group ``nbiot.links``. Such an entry is a callable
-``async (rest: str, *, baudrate: int) -> Link``.
+``async (rest: str, *, baudrate: int) -> Link``. docs/ports.md tells which there are.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Link(Protocol):
     async def set_baudrate(self, baudrate: int) -> None:
         """Change the speed (bit/s, 50 to 4,000,000) now; drain first what must go out at the old.
 
-        Raises BadInput, PortLost, or PortError when the driver refuses.
+        Raises BadInput, PortLost, PortError when the driver refuses, or Unsupported where the far
+        end decides (``baudrate`` is 0 there).
         """
         ...
 

@@ -29,7 +29,9 @@ from nbiot.errors import (
     PortNotPermitted,
 )
 from nbiot.link import Link, open_link, ports
+from nbiot.link.direct import DirectTransport
 from nbiot.link.memory import MemoryLink
+from nbiot.link.serial import TRANSPORT_VARIABLE, TRANSPORTS, open_serial
 
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h; Python has no name for it
 
@@ -67,6 +69,17 @@ def slow_open(monkeypatch: pytest.MonkeyPatch) -> list[serial.Serial]:
 
     monkeypatch.setattr(serial.Serial, "open", slow)
     return opened
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test with each of the two."""
+    monkeypatch.setenv(TRANSPORT_VARIABLE, request.param)
+    chosen: str = request.param
+    return chosen
+
+
+EACH_TRANSPORT = pytest.mark.usefixtures("transport")
 
 
 def other_process(path: str, name: str, *, lock: bool) -> subprocess.Popen[bytes]:
@@ -170,6 +183,7 @@ def test_loop_that_ends_while_opening_leaks_nothing(
     assert slow_open
 
 
+@EACH_TRANSPORT
 async def test_stale_bytes_are_dropped(pty: tuple[int, str]) -> None:
     master, path = pty
     await (await open_link(path)).close()  # raw from here on: no echo
@@ -184,6 +198,7 @@ async def test_stale_bytes_are_dropped(pty: tuple[int, str]) -> None:
     assert ear.data == b"fresh"
 
 
+@EACH_TRANSPORT
 async def test_eight_bits_are_clean(pty: tuple[int, str]) -> None:
     """No flow control and no translation: XON, XOFF, CR, LF, DEL, 0xFF and Ctrl-C are data."""
     master, path = pty
@@ -207,6 +222,7 @@ async def test_bad_baudrate(pty: tuple[int, str], baudrate: int) -> None:
 # --- closing ------------------------------------------------------------------------------------
 
 
+@EACH_TRANSPORT
 async def test_cancelled_close_still_closes(pty: tuple[int, str]) -> None:
     before = descriptors()
     link = await open_link(pty[1])
@@ -220,6 +236,7 @@ async def test_cancelled_close_still_closes(pty: tuple[int, str]) -> None:
     assert descriptors() == before
 
 
+@EACH_TRANSPORT
 def test_loop_that_ends_while_closing_leaks_nothing(pty: tuple[int, str]) -> None:
     before = descriptors()
 
@@ -234,6 +251,7 @@ def test_loop_that_ends_while_closing_leaks_nothing(pty: tuple[int, str]) -> Non
     assert descriptors() == before
 
 
+@EACH_TRANSPORT
 async def test_close_drops_what_the_kernel_holds(
     pty: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +276,7 @@ async def test_close_drops_what_the_kernel_holds(
         os.read(pty[0], 1)
 
 
+@EACH_TRANSPORT
 async def test_close_with_every_thread_taken(pty: tuple[int, str]) -> None:
     before = descriptors()
     link = await open_link(pty[1])
@@ -268,12 +287,14 @@ async def test_close_with_every_thread_taken(pty: tuple[int, str]) -> None:
     begin = time.monotonic()
     await link.close()
     took = time.monotonic() - begin
-    assert descriptors() == before
+    after = descriptors()
     release.set()
     await asyncio.gather(*stuck)
+    assert after == before
     assert 0.4 < took < 1  # the flush had no thread, and was given up
 
 
+@EACH_TRANSPORT
 async def test_cancelled_set_baudrate_does_not_hinder_close(
     pty: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +320,7 @@ async def test_cancelled_set_baudrate_does_not_hinder_close(
     assert order == ["set up", "closed"]
 
 
+@EACH_TRANSPORT
 async def test_loss_while_the_baudrate_is_set(
     pty: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +343,7 @@ async def test_loss_while_the_baudrate_is_set(
     await link.close()
 
 
+@EACH_TRANSPORT
 @pytest.mark.parametrize("failing", ["read", "write"])
 async def test_reopen_as_soon_as_lost_is_called(
     pty: tuple[int, str],
@@ -358,13 +381,98 @@ async def test_reopen_as_soon_as_lost_is_called(
     assert not caplog.records
 
 
-async def test_idle_link_is_idle(pty: tuple[int, str]) -> None:
+async def test_slow_close_of_the_driver_does_not_block(
+    pty: tuple[int, str], monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """A USB driver may wait for a device that does not answer any more."""
+    real_close = serial.Serial.close
+    closed_in: list[int] = []
+
+    def slow(port: serial.Serial) -> None:
+        closed_in.append(threading.get_ident())
+        time.sleep(0.1)
+        real_close(port)
+
+    before = descriptors()
+    monkeypatch.setattr(serial.Serial, "close", slow)
     link = await open_link(pty[1])
     link.start(Ear())
-    begin = time.process_time()
-    await asyncio.sleep(0.2)
-    assert time.process_time() - begin < 0.05
     await link.close()
+    assert closed_in
+    assert threading.get_ident() not in closed_in
+    assert descriptors() == before
+
+
+# --- the two transports -------------------------------------------------------------------------
+
+
+async def test_direct_is_the_default(pty: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, direct in (("", True), ("direct", True), ("pyserial-asyncio", False)):
+        monkeypatch.setenv(TRANSPORT_VARIABLE, value)
+        link = await open_link(pty[1])
+        link.start(Ear())
+        assert isinstance(link._transport, DirectTransport) is direct  # type: ignore[attr-defined]
+        await link.close()
+
+
+async def test_unknown_transport(pty: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRANSPORT_VARIABLE, "fast")
+    with pytest.raises(BadInput, match="'fast' cannot be used; allowed: direct or pyserial-"):
+        await open_link(pty[1])
+
+
+async def test_woken_for_nothing_is_no_hang_up(pty: tuple[int, str]) -> None:
+    """pyserial's usual setting, VMIN 0, reads nothing where nothing is, as after a hang-up."""
+    link = await open_serial(pty[1], transport="direct")
+    ear = Ear()
+    link.start(ear)
+    link._transport._read_ready()
+    await link.set_baudrate(115200)  # sets up the whole port again
+    link._transport._read_ready()
+    os.write(pty[0], b"OK\r\n")
+    await asyncio.sleep(0.01)
+    assert (bytes(ear.data), ear.losses) == (b"OK\r\n", 0)
+    await link.close()
+
+
+async def test_writer_rests_when_all_is_out(pty: tuple[int, str]) -> None:
+    link = await open_serial(pty[1], transport="direct")
+    link.start(Ear())
+    link.write(b"x" * 60_000)
+    assert link._transport.get_write_buffer_size() > 40_000
+    taken = 0
+    while taken < 60_000:
+        taken += len(os.read(pty[0], 60_000))
+        await asyncio.sleep(0.001)
+    begin = time.process_time()
+    await asyncio.sleep(0.1)
+    assert time.process_time() - begin < 0.02
+    link.write(b"again")
+    assert os.read(pty[0], 100) == b"again"
+    await link.close()
+
+
+async def test_released_descriptor_may_be_the_next_links(pty: tuple[int, str]) -> None:
+    """A thread closes the port; until the loop goes on, its number may be given out again."""
+    master, slave = os.openpty()
+    first = await open_serial(pty[1], transport="direct")
+    first.start(Ear())
+    first.write(b"x" * 60_000)
+    number = first._port.fileno()
+    first._transport.pause_reading()
+    first._transport.flush()
+    first._port.close()
+    ear = Ear()
+    link = await open_serial(os.ttyname(slave), transport="direct")
+    assert link._port.fileno() == number
+    link.start(ear)
+    await first.close()
+    os.write(master, b"OK")
+    await asyncio.sleep(0.01)
+    assert ear.data == b"OK"
+    await link.close()
+    os.close(master)
+    os.close(slave)
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -427,7 +535,8 @@ async def test_real_port_in_use_by_modem_manager(
 
 async def test_emulated_port_may_be_open_elsewhere(pty: tuple[int, str]) -> None:
     with other_process(pty[1], "emulator", lock=False) as child:
-        assert (child.pid, "emulator") in ports.holder_of(pty[1])
+        holders = await asyncio.to_thread(ports.holder_of, pty[1])
+        assert (child.pid, "emulator") in holders
         await (await open_link(pty[1])).close()
         child.communicate()
 
