@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test install check lint types walls bench fault-table clean help
+.PHONY: demo test install check lint types walls fuzz bench fault-table clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -47,6 +47,11 @@ $(VENV)/installed-dev: $(BIN)/python pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(VENV)/installed $@
 
+FUZZ_SECONDS ?= 60
+
+fuzz: $(VENV)/installed-fuzz  ## fuzz all targets for 60 s (FUZZ_SECONDS=...)
+	@$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+
 bench: $(VENV)/installed  ## compare with other Python AT drivers
 	bench/setup.sh
 	@cd bench && for suite in rt seq9600u seq115200u noise noise_hard; do \
@@ -56,6 +61,11 @@ bench: $(VENV)/installed  ## compare with other Python AT drivers
 
 fault-table: $(VENV)/installed-dev  ## every fault, every profile, SEEDS seeds
 	$(BIN)/python -m tests.faults.table $(or $(SEEDS),1000)
+
+$(VENV)/installed-fuzz: $(VENV)/installed-dev
+	@echo "Installing the fuzzer ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@touch $@
 
 clean:  ## remove what was made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,7 +20,7 @@ from nbiot.coap.exchange import Timing
 from nbiot.coap.message import Method, Request
 from nbiot.errors import NbiotError
 from nbiot.link.memory import MemoryLink
-from nbiot.modem import Modem
+from nbiot.modem import Modem, chosen_profiles
 from nbiot.profile import NativeRequest, Profile, Progress
 from tests.virtualtime import VirtualTimeLoop
 
@@ -73,6 +73,7 @@ async def _native(profile: Profile) -> None:
 
 async def _identify(profile: Profile) -> None:
     modem = Modem("memory", model=profile.name)
+    modem._profiles = chosen_profiles(profile.name)  # as entering it does
     modem.channel = profile.channel
     profile.channel.dialect = Dialect.union(known.dialect for known in PROFILES.values())
     identity, text = await modem._identify()
