@@ -118,8 +118,6 @@ class _Exchange:
 class _DoubtfulAnswer(UnexpectedAnswer):
     """A URC of the same shape came between; nobody can say which line was the answer."""
 
-    accepted: bool = False  # its positive final result code has come
-
 
 class UrcStream:
     """URCs in the order in which they came. A wait may be cancelled and taken up again."""
