@@ -88,7 +88,6 @@ class Modem:
         self.report = report
         self._profiles: dict[str, type[Profile]] = {}
         self._model = model
-        self._auto = model == "auto"
         self._baudrate = baudrate
         self._tracer = tracer
 
@@ -144,7 +143,7 @@ class Modem:
         for profile in self._profiles.values():
             if re.search(profile.models, text):
                 return profile
-        if not self._auto:  # the user knows better
+        if self._model != "auto":  # the user knows better
             return next(iter(self._profiles.values()))
         raise ModemUnknown(
             f"no profile for a modem that says {text.split(chr(10))[:3]}",
