@@ -7,6 +7,10 @@ How: each callback of a loop in the main thread is timed (1 us); a watchdog thre
 is that takes long. The test itself may block: only what stands still inside ``nbiot``, ``modems``
 or ``hil`` counts. Time in which the thread was ready but had no processor does not count, nor what
 the garbage collector needs to look through all the objects of a test session.
+
+A virtual machine whose processor the host takes away looks just like a blocked loop: 88 ms were
+seen in a non-blocking os.write. So such a test runs again (``--only-rerun`` in pyproject.toml):
+what blocks does so each time, and three times is a failure.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,3 +84,34 @@ def test_open_descriptor_is_seen() -> None:
     assert len(after) == 2
     assert all("pipe:" in what for what in after)
     assert hygiene.open_files() == before
+
+
+BLOCKING = """
+import asyncio
+async def test_blocks_{when}():
+    names = {{}}
+    exec(compile({source!r}, {place!r}, "exec"), names)
+    counter = open({counter!r}, "a+")
+    counter.write("x")
+    runs = counter.tell()
+    counter.close()
+    asyncio.get_running_loop().call_soon(names["work"] if {when} else int)
+    await asyncio.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "passes"), [("True", False), ("runs == 1", True)], ids=["always", "once"]
+)
+def test_what_blocks_once_runs_again_and_what_blocks_always_fails(
+    tmp_path: Path, when: str, passes: bool
+) -> None:
+    place, counter = str(ROOT / "nbiot/slow.py"), str(tmp_path / "runs")
+    source = BLOCKING.replace("blocks_{when}", "blocks")
+    file = tmp_path / "test_blocking.py"
+    file.write_text(source.format(source=SLEEP, place=place, counter=counter, when=when))
+    command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
+    command += ["-p", "tests.hygiene", "-p", "no:cacheprovider", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode == 0) is passes, done.stdout
+    assert len(Path(counter).read_text()) == (2 if passes else 3)
