@@ -185,6 +185,7 @@ COMMANDS = {
     "radio off": Template("AT+CFUN=0", "from_manual: BC26 V1.0", seconds=85.0),
     "attached?": Template("AT+CGATT?", "captured: bc26-12", "+CGATT: <attached:digit>"),
     "attach": Template("AT+CGATT=1", "from_manual: BC26 V1.0", seconds=85.0),
+    "detach": Template("AT+CGATT=0", "from_manual: BC26 V1.0", seconds=85.0),
     "registration?": Template(
         "AT+CEREG?", "captured: bc66-07", "+CEREG: <n:digit>,<stat:digit>[,<rest:line>]"
     ),

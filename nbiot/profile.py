@@ -39,6 +39,7 @@ from nbiot.errors import (
 WAKE = Command(b"AT", seconds=2.5)  # a sleeping modem took 1.8 s (capture bc660k-30)
 POLL = 2.0  # s between two questions for the registration, when no URC comes first
 CLOSE_SECONDS = 6.0  # s for closing a socket, a dialogue out of step included
+ADDRESS_PATIENCE = 20.0  # s that a registered modem may be without an address
 DENIED_FOR = 30.0  # s that a refusal by the network must last to be final
 
 
@@ -320,6 +321,14 @@ class Profile(ABC):
         reply = await self.ask("address?")
         return next((str(line["address"]) for line in reply.lines if line.get("address")), None)
 
+    async def connected(self) -> bool:
+        """Attached, registered, and with an IP address, as of now.
+
+        A PDP context may be lost without a URC: only asking tells.
+        """
+        attached = bool((await self.ask("attached?"))["attached"])
+        return attached and (await self.registration()).registered and bool(await self.address())
+
     async def radio_on(self) -> None:
         """Full functionality (AT+CFUN=1)."""
         reply = await self.ask("radio?")
@@ -378,7 +387,11 @@ class Profile(ABC):
 
     async def _addressed(self, until: float, seconds: float, report: Report) -> str:
         loop = asyncio.get_running_loop()
+        rejoin = loop.time() + ADDRESS_PATIENCE
         while (address := await self.address()) is None:
+            if loop.time() >= rejoin:
+                rejoin = math.inf
+                await self._rejoin(until, seconds, report)
             if loop.time() >= until:
                 raise NotRegistered(
                     f"registered, but no IP address within {seconds:g} s",
@@ -387,6 +400,14 @@ class Profile(ABC):
             await asyncio.sleep(POLL / 4)
         report(Progress("address", f"address {address}", {"address": address}))
         return address
+
+    async def _rejoin(self, until: float, seconds: float, report: Report) -> None:
+        """Leave the network and join it again: the PDP context was lost, the registration not."""
+        report(Progress("searching", "registered, but without an address: joining anew"))
+        await self.try_ask("detach")
+        await asyncio.sleep(POLL)  # CGATT=1 is refused while the modem detaches
+        await self.try_ask("attach")
+        await self._registered(until, seconds, report)
 
     @abstractmethod
     async def reboot(self) -> None:

@@ -23,20 +23,25 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from nbiot.at import UrcReceived
 from nbiot.errors import (
     BadInput,
+    CommandRefused,
     ModemError,
     ModemRebooted,
     NbiotError,
+    NoResponse,
     NotRegistered,
     PortError,
     PortLost,
     PortNotPermitted,
     SimError,
     SocketError,
+    UnexpectedAnswer,
+    Unsupported,
 )
 from nbiot.link.ports import PortInfo, list_ports_async
 from nbiot.modem import Modem
@@ -153,20 +158,25 @@ class Supervisor:
         """Run ``operation`` with a modem that is attached, waiting for one if need be.
 
         When it fails because of port, modem or network, recovery begins. With ``repeat`` the
-        operation is then run again from its beginning: say so only if doing it twice does no harm.
-        Otherwise its error is raised, and it says whether the operation may have had an effect.
+        operation is then run again from its beginning, after a pause that grows: say so only if
+        doing it twice does no harm. Otherwise its error is raised, and it says whether the
+        operation may have had an effect. What a connected modem refuses is never repeated.
         """
-        while True:
+        for tries in count(1):
             modem = await self._ready()
             try:
                 await modem.profile.wake()
                 return await operation(modem)
-            except RECOVERABLE as error:
+            except (*RECOVERABLE, NoResponse) as error:
+                if not await _explains(modem, error):
+                    raise
                 self._in_trouble(modem, error)
                 if not repeat:
                     error.add_note("Not repeated by the supervisor: it may have had an effect.")
                     raise
                 self._report(Progress("recovering", f"{error.message}; trying again"))
+            await asyncio.sleep(self._policy.pause(tries, self._rng))
+        raise AssertionError("counting does not end")
 
     async def _ready(self) -> Modem:
         async with self._changed:
@@ -289,6 +299,18 @@ async def _adapter_of(port: str) -> PortInfo | None:
     path = await asyncio.to_thread(os.path.realpath, port)
     ports = await list_ports_async()
     return next((p for p in ports if p.path == path and p.serial_number), None)
+
+
+async def _explains(modem: Modem, error: NbiotError) -> bool:
+    """Whether trouble with modem or network explains ``error``, or it is the operation's own."""
+    if isinstance(error, Unsupported):
+        return False
+    if not isinstance(error, (CommandRefused, UnexpectedAnswer, SocketError, NoResponse)):
+        return True
+    try:
+        return not await modem.profile.connected()
+    except RECOVERABLE:
+        return True
 
 
 def _identity(port: PortInfo) -> tuple[int | None, int | None, str]:

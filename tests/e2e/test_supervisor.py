@@ -13,7 +13,16 @@ import pytest
 
 from hil.emulator import Network, Options, PtyModem
 from nbiot.at import Command
-from nbiot.errors import BadInput, ModemRebooted, PortLost, SimMissing
+from nbiot.errors import (
+    BadInput,
+    CommandRefused,
+    CommandTimeout,
+    ModemRebooted,
+    PortLost,
+    SimMissing,
+    SocketError,
+    Unsupported,
+)
 from nbiot.modem import Modem
 from nbiot.profile import Progress
 from nbiot.supervisor import Policy, State, Supervisor
@@ -156,6 +165,75 @@ async def test_a_lost_network_is_joined_again(board, model: str) -> None:
         assert not waiting.done()
         network.change(1)
         assert await waiting == IMEI
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_lost_context_is_noticed_by_a_refusal_and_made_again(
+    board, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbiot.profile.ADDRESS_PATIENCE", 0.05)
+    monkeypatch.setattr("nbiot.profile.POLL", 0.05)
+    async with board(model) as b, b.supervisor() as keeper:
+        await keeper.call(imei)
+        b.pty.modem.radio.address = None  # no URC tells it
+        tries = 0
+
+        async def refused_without_address(modem: Modem) -> str:
+            nonlocal tries
+            tries += 1
+            if b.pty.modem.radio.address is None:
+                raise SocketError("no network")
+            return await modem.imei()
+
+        assert await keeper.call(refused_without_address, repeat=True) == IMEI
+        assert tries == 2
+        assert b.pty.modem.counters.commands.count("AT+CGATT=0") == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_what_a_connected_modem_refuses_goes_to_the_caller(board, model: str) -> None:
+    async with board(model) as b, b.supervisor() as keeper:
+        tries = 0
+
+        async def refused(modem: Modem) -> None:
+            nonlocal tries
+            tries += 1
+            await modem.channel.run(Command(b"AT+NONSENSE=1"))
+
+        with pytest.raises(CommandRefused) as caught:
+            await keeper.call(refused, repeat=True)
+        assert tries == 1
+        assert not hasattr(caught.value, "__notes__")
+        assert keeper.recoveries == 0
+        with pytest.raises(Unsupported):
+            await keeper.call(unsupported, repeat=True)
+        assert keeper.recoveries == 0
+
+
+async def unsupported(_: Modem) -> None:
+    raise Unsupported("not with this modem")
+
+
+async def test_repeats_wait_longer_each_time_though_each_recovery_succeeds(
+    board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+    plain = Policy.pause
+
+    def pause(policy: Policy, failures: int, rng: random.Random) -> float:
+        pauses.append(failures)
+        return plain(policy, failures, rng)
+
+    monkeypatch.setattr(Policy, "pause", pause)
+    async with board("bc66") as b, b.supervisor() as keeper:
+
+        async def times_out(modem: Modem) -> str:
+            if len(pauses) < 3:
+                raise CommandTimeout("no result")
+            return await modem.imei()
+
+        assert await keeper.call(times_out, repeat=True) == IMEI
+    assert pauses == [1, 2, 3]
 
 
 async def test_the_ladder_ends_in_power_control(board) -> None:
