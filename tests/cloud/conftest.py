@@ -10,7 +10,7 @@ from aiocoap.numbers import TransportTuning  # type: ignore[import-untyped, unus
 
 from hil.cloud import Cloud
 
-from .wire import AUTH, DK, PK, SECRET, Udp, claim
+from .wire import AUTH, DK, PK, SECRET, Talker, Udp, claim
 
 Ask = Callable[..., Awaitable[Any]]
 Connect = Callable[[], Awaitable[Udp]]
@@ -66,6 +66,14 @@ async def connect(cloud: Cloud) -> AsyncIterator[Connect]:
 @pytest.fixture
 async def udp(connect: Connect) -> Udp:
     return await connect()
+
+
+@pytest.fixture
+async def device(udp: Udp) -> Talker:
+    """A device that has authenticated."""
+    device = Talker(udp)
+    assert (await device.ask()).code == "2.04"
+    return device
 
 
 @pytest.fixture

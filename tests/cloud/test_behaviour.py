@@ -7,7 +7,7 @@ import asyncio
 import aiocoap  # type: ignore[import-untyped, unused-ignore]
 import pytest
 
-from hil.cloud import Behaviour, Cloud
+from hil.cloud import Behaviour, Cloud, Limits
 from tests.peers.libcoap import coap_client, requires_libcoap
 
 from .conftest import Ask
@@ -143,7 +143,7 @@ async def test_corrupt_keeps_the_header_and_breaks_an_option(cloud: Cloud, udp: 
     assert cloud.requests[-1].code == "2.04"
 
 
-@pytest.mark.parametrize("garbage", [b"\x00", b"ERROR"])
+@pytest.mark.parametrize("garbage", [b"", b"\x00", b"ERROR"])
 async def test_corrupt_sends_the_given_garbage(cloud: Cloud, udp: Udp, garbage: bytes) -> None:
     cloud.behaviour = Behaviour(corrupt=garbage)
     assert await udp.ask(request(7)) == garbage
@@ -188,6 +188,7 @@ async def test_later_blocks_keep_the_behaviour_of_the_first(cloud: Cloud, ask: A
 
 
 async def test_a_request_in_blocks_is_put_together(cloud: Cloud, ask: Ask) -> None:
+    cloud.limits = Limits(message_size=None)
     nested = b"[" * 5000
     assert (await ask(payload=nested)).code == aiocoap.BAD_REQUEST
     assert cloud.requests[-1].verdict == "the payload is not JSON"

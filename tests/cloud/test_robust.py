@@ -102,14 +102,6 @@ async def test_many_clients_at_once(cloud: Cloud, connect: Connect) -> None:
     assert set(answers) == {header(ACK, CHANGED, 7, b"\xa1\xb2")}
 
 
-async def test_only_the_last_exchanges_are_remembered(cloud: Cloud, udp: Udp) -> None:
-    cloud.behaviour = Behaviour(reset=True)
-    for mid in range(1500):
-        await udp.ask(request(mid))
-    assert cloud._border is not None
-    assert len(cloud._border._exchanges) == 1024
-
-
 @pytest.mark.parametrize(
     "behaviour",
     [Behaviour(), Behaviour(slow=60), Behaviour(separate=True, slow=60), Behaviour(separate=True)],
