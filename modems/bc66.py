@@ -41,7 +41,6 @@ CTRL_Z = b"\x1a"
 CONTEXT = 1
 SOCKET_IDS = range(5)
 DNS_SECONDS = 60.0
-NATIVE_PAYLOAD = 1000  # bytes; Xinyi firmware source, unproven for MT2625
 NATIVE_OPTIONS = 10
 
 ERRORS = {
@@ -162,6 +161,8 @@ COMMANDS = {
     "numeric errors": Template("AT+CMEE=1", "captured: bc66-06"),
     "registration urcs": Template("AT+CEREG=5", "captured: bc66-04"),
     "no light sleep": Template("AT+QSCLK=0", "captured: bc66-02"),
+    # 1 is deep sleep, too, out of which only a pulse on PSM_EINT wakes an MT2625.
+    "light sleep": Template("AT+QSCLK=2", "from_manual: allIoT BC66 guide"),
     "plain datagrams": Template('AT+QICFG="dataformat",0,0', "from_manual: BC26 TCP/IP"),
     "datagram on a line of its own": Template('AT+QICFG="viewmode",0', "from_manual: BC26 TCP/IP"),
     "no length shown": Template('AT+QICFG="showlength",0', "captured: bc66-06 (there 1)"),
@@ -264,6 +265,7 @@ class BC66(Profile):
     limits = Limits(datagram=1024, sockets=5)
     has_dns = True
     has_native_coap = True
+    native_payload = 1000  # Xinyi firmware source, unproven for MT2625
     boot_seconds = 15.0
     sleeps_after = 9.0  # it holds its sleep lock for 10 s after a command
     data_mode = 1024
@@ -286,10 +288,15 @@ class BC66(Profile):
         await self.try_ask("datagram on a line of its own")
         await self.try_ask("no length shown")
 
+    async def allow_sleep(self) -> None:
+        await self.ask("light sleep")
+        self.may_sleep = True
+
     async def _stay_awake(self) -> None:
         """AT+QSCLK=0 may answer ERROR once while the modem wakes up (T:bc66-08)."""
         if await self.try_ask("no light sleep") is None:
             await self.try_ask("no light sleep")
+        self.may_sleep = False
 
     async def check_sim(self) -> None:
         try:
@@ -471,12 +478,6 @@ class _Socket(UdpSocket):
 
 def _option_list(request: NativeRequest) -> str:
     """The argument of AT+QCOAPOPTION: the whole list in one command."""
-    if len(request.payload) > NATIVE_PAYLOAD:
-        raise Unsupported(
-            f"a payload of {len(request.payload)} bytes; the modem's CoAP client takes"
-            f" {NATIVE_PAYLOAD}",
-            hint="Use --coap udp.",
-        )
     if CTRL_Z in request.payload:
         raise Unsupported(
             "the payload holds byte 0x1A, which ends the input of the modem's CoAP client",

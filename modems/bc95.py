@@ -15,6 +15,7 @@ from nbiot.at import BootBanner, Command, Dialect, Shape, Template, Urc, UrcRece
 from nbiot.errors import (
     CommandRefused,
     ModemSilent,
+    NbiotError,
     SimLocked,
     SimMissing,
     SocketError,
@@ -279,8 +280,8 @@ class HiSiliconSocket(UdpSocket):
         if urc.name == "announced" and urc.fields["socket"] == self.number:
             self._announced.set()
 
-    def _on_reboot(self) -> None:
-        super()._on_reboot()
+    def _gone(self, error: NbiotError) -> None:
+        super()._gone(error)
         self._announced.set()
 
     async def _send(self, data: bytes, release: Release) -> None:
@@ -307,7 +308,7 @@ class HiSiliconSocket(UdpSocket):
                 return await self._next(0.0)
             announced = await _set_before(self._announced, until)
             self._announced.clear()
-            if not self._datagrams.empty():  # the modem restarted
+            if not self._datagrams.empty():  # the socket is gone
                 continue
             datagram = await self._read()
             if datagram is not None:

@@ -132,7 +132,7 @@ class UnexpectedAnswer(ModemError):
 
 
 class Unsupported(ModemError):
-    """This modem, or this profile of it, cannot do what was asked."""
+    """This modem, its profile, or the protocol cannot do what was asked."""
 
     exit_code = 26
 
@@ -209,6 +209,19 @@ class BadDatagram(CoapError):
     exit_code = 42
 
 
+class BadReply(CoapError):
+    """A response that came in whole but says nothing that can be understood."""
+
+    exit_code = 43
+
+
+class ResponseLost(CoapError):
+    """The server answered, but not all of its response could be had. It may have carried out the
+    request."""
+
+    exit_code = 44
+
+
 class AuthRefused(NbiotError):
     """EnOS refused the authentication. ``code`` is the CoAP code as "4.01"."""
 
@@ -233,6 +246,19 @@ class RateLimited(NbiotError):
     def __init__(self, message: str, *, wait: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.wait = wait
+
+
+class RequestRefused(NbiotError):
+    """The server has the message and refuses it. ``code``: CoAP's ("4.04") or the body's ("1220").
+
+    Nothing was accepted.
+    """
+
+    exit_code = 54
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
 
 
 class SecretUnavailable(NbiotError):

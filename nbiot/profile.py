@@ -30,9 +30,11 @@ from nbiot.errors import (
     ModemError,
     ModemRebooted,
     ModemSilent,
+    NbiotError,
     NotRegistered,
     PortLost,
     SimMissing,
+    SocketError,
     Unsupported,
 )
 
@@ -142,7 +144,8 @@ class Progress:
     """Something that happened on the way, for people and logs.
 
     ``step`` is one of: port, modem, sim, radio, searching, registered, denied, signal, address,
-    restarting, resolved, sent, acknowledged, retransmitted, answered, authenticated, waiting.
+    restarting, resolved, sent, block, acknowledged, retransmitted, answered, authenticated,
+    waiting; of a supervisor recovering, ready; of a session offline, command, dropped, failed.
     """
 
     step: str
@@ -165,11 +168,13 @@ class UdpSocket(ABC):
         self.number = number
         self.address = address
         self.port = port
+        self.usable = True  # until the modem is known to have closed it
         profile.open_sockets.add(number)
-        self._datagrams: asyncio.Queue[bytes | ModemRebooted] = asyncio.Queue()
+        self._datagrams: asyncio.Queue[bytes | NbiotError] = asyncio.Queue()
         self._stop_listening = [
-            profile.channel.listen(self._on_urc),
+            profile.channel.listen(self._heard),
             profile.channel.on_reboot(self._on_reboot),
+            profile.channel.on_lost(self._gone),
         ]
 
     async def send(self, data: bytes, release: Release = Release.NO) -> None:
@@ -187,7 +192,9 @@ class UdpSocket(ABC):
 
     @abstractmethod
     async def receive(self, seconds: float) -> bytes:
-        """The next datagram from the peer. Raises TimeoutError after ``seconds``."""
+        """The next datagram from the peer. Raises TimeoutError after ``seconds``, ModemRebooted,
+        and SocketError when the modem has closed the socket.
+        """
 
     async def close(self) -> None:
         """Give the socket back to the modem, within a few seconds. Never raises what the modem
@@ -211,13 +218,24 @@ class UdpSocket(ABC):
     def _on_urc(self, urc: UrcReceived) -> None: ...
 
     def _on_reboot(self) -> None:
-        self._datagrams.put_nowait(ModemRebooted("the modem restarted; this socket is gone"))
+        self._gone(ModemRebooted("the modem restarted; this socket is gone"))
+
+    def _heard(self, urc: UrcReceived) -> None:
+        if urc.name == "socket closed" and urc.fields["socket"] == self.number:
+            self._gone(SocketError("the modem closed the socket"))
+        else:
+            self._on_urc(urc)
+
+    def _gone(self, error: NbiotError) -> None:
+        """Whoever waits for a datagram, now or later, gets ``error`` behind those that came."""
+        self.usable = False
+        self._datagrams.put_nowait(error)
 
     async def _next(self, seconds: float) -> bytes:
         """The next datagram that a URC brought."""
         async with asyncio.timeout(seconds):
             item = await self._datagrams.get()
-        if isinstance(item, ModemRebooted):
+        if isinstance(item, NbiotError):
             self._datagrams.put_nowait(item)
             raise item
         return item
@@ -242,6 +260,7 @@ class Profile(ABC):
     has_dns: ClassVar[bool] = False
     has_release_assistance: ClassVar[bool] = False
     has_native_coap: ClassVar[bool] = False
+    native_payload: ClassVar[int] = 0  # bytes that the modem's own CoAP client takes
     notes: ClassVar[tuple[str, ...]] = ()  # what a user must know about the family
     boot_seconds: ClassVar[float] = 10.0
     sleeps_after: ClassVar[float] = math.inf  # s of silence after which a command may be lost
@@ -250,6 +269,7 @@ class Profile(ABC):
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.open_sockets: set[int] = set()  # numbers that this driver has in use
+        self.may_sleep = False  # prepare() forbids it; see allow_sleep
         channel.dialect = self.dialect
         channel.on_reboot(self.open_sockets.clear)
 
@@ -276,6 +296,10 @@ class Profile(ABC):
                 await self.channel.run(WAKE)
                 return
         raise ModemSilent("the modem does not wake up", hint="Reset or power-cycle it.")
+
+    async def allow_sleep(self) -> None:
+        """Let the modem sleep between commands, until the next ``prepare``. Raises Unsupported."""
+        raise Unsupported(f"the sleep of {self.title} is not under this driver's control")
 
     # --- who is it --------------------------------------------------------------------------
 

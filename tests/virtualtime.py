@@ -16,12 +16,13 @@ class _Selector(selectors.DefaultSelector):
     """Never sleeps: when nothing is ready, the loop's clock moves on instead."""
 
     now = 1000.0
+    threads = 0  # that work for the loop: time stands still for them
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
-        if timeout is None:
+        if timeout is None or self.threads:
             ready = super().select(REAL_PATIENCE)
             if not ready:
                 raise RuntimeError("the test hangs: no timer is left and nothing is ready")
@@ -41,6 +42,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
+        self._virtual.threads += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: asyncio.Future[Any]) -> None:
+        self._virtual.threads -= 1
 
 
 def run_virtual(main: Coroutine[Any, Any, T], *, strict: bool = False) -> T:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from nbiot.coap.blockwise import Part, Transfer
 from nbiot.coap.exchange import Answered, Exchange, Timing
-from nbiot.coap.message import Datagram, Request, Response, Stats, code_text, encode_request
-from nbiot.errors import NbiotError, NoResponse
+from nbiot.coap.message import (
+    TOKEN_BYTES,
+    Datagram,
+    Request,
+    Response,
+    Stats,
+    encode_request,
+)
+from nbiot.errors import DatagramTooLong, NbiotError, NoResponse
 from nbiot.profile import (
     NativeRequest,
     Profile,
@@ -21,10 +30,7 @@ from nbiot.profile import (
     silent,
 )
 
-# Each byte saved is two on a BC95's serial line. An off-path sender must guess 32 bits (token and
-# message id) for a piggybacked response, as RFC 7252, 5.3.1 asks for without DTLS, but only the
-# token's 16 for a separate one: what protects there is the port, hidden behind the operator's NAT.
-TOKEN_BYTES = 2
+MESSAGE_SIZE = 1152  # bytes that any server takes in a datagram (RFC 7252, 4.6)
 
 
 class Identifiers:
@@ -51,12 +57,23 @@ PROCESS_IDENTIFIERS = Identifiers()
 class Client(Protocol):
     """Something that carries a CoAP request to one server."""
 
-    async def request(self, request: Request) -> Response:
-        """The response. Raises NoResponse, ResponseReset and what the modem raises."""
+    async def request(self, request: Request, *, last: bool = True) -> Response:
+        """The response. Raises NoResponse, ResponseReset, DatagramTooLong and what the modem
+        raises; of responses in blocks BadDatagram and CoapError.
+
+        ``last``: no other request follows soon. It lets the modem tell the network to release the
+        radio after the response, where the modem can do that.
+        """
 
 
 class UdpClient:
-    """Host-built CoAP over a modem's UDP socket."""
+    """Host-built CoAP over a modem's UDP socket.
+
+    What does not fit into one datagram goes and comes in blocks (RFC 7959). ``most_sent``: bytes of
+    the longest datagram; None is the modem's limit, but 1152 at most (a server whose path is not
+    known takes that, RFC 7252, 4.6). ``most_received``: ask the server for blocks that fit into
+    datagrams of that many bytes, 144 at least; None leaves their size to the server.
+    """
 
     def __init__(
         self,
@@ -66,64 +83,103 @@ class UdpClient:
         report: Report = silent,
         *,
         rng: random.Random | None = None,
+        most_sent: int | None = None,
+        most_received: int | None = None,
     ) -> None:
         self._socket = socket
         self._identifiers = identifiers
         self._timing = timing or Timing()
         self._report = report
         self._rng = rng
+        self._most_sent = most_sent or min(socket.profile.limits.datagram, MESSAGE_SIZE)
+        self._most_received = most_received
         self._answered = Answered(maxlen=8)
         self._turn = asyncio.Lock()
 
-    async def request(self, request: Request) -> Response:
+    async def request(self, request: Request, *, last: bool = True) -> Response:
         """One exchange at a time (NSTART 1, RFC 7252, 4.7); a second one waits for its turn."""
         async with self._turn:
-            mid, token = self._identifiers.next()
-            datagram = encode_request(request, mid, token)
-            exchange = Exchange(
-                datagram, mid, token, self._timing, answered=self._answered, rng=self._rng
-            )
-            return await _Run(self._socket, exchange, self._report).finish()
+            transfer = Transfer(request, self._most_sent, most_received=self._most_received)
+            runs: list[_Run] = []
+            while transfer.next is not None:
+                runs.append(self._run(transfer.next, last))
+                await self._one_exchange(transfer, runs[-1], last)
+        assert transfer.outcome is not None
+        outcome = transfer.outcome
+        return Response(outcome.code, outcome.payload, outcome.options, _stats(runs))
+
+    def _run(self, part: Part, last: bool) -> _Run:
+        mid, token = self._identifiers.next()
+        datagram = encode_request(part.request, mid, token, part.options)
+        exchange = Exchange(
+            datagram, mid, token, self._timing, answered=self._answered, rng=self._rng
+        )
+        release = Release.AFTER_REPLY if last and part.final else Release.NO
+        return _Run(self._socket, exchange, self._report, part, release)
+
+    async def _one_exchange(self, transfer: Transfer, run: _Run, last: bool) -> None:
+        response = await run.response()
+        try:
+            transfer.received(response)
+        finally:
+            over = last and transfer.next is None
+            await run.acknowledge(Release.AFTER_THIS if over else Release.NO)
+
+
+def _stats(runs: Sequence[_Run]) -> Stats:
+    sent = [size for run in runs for size in run.sent]
+    received = [size for run in runs for size in run.received]
+    return Stats(
+        up=sum(sent),
+        down=sum(received),
+        datagrams_up=len(sent),
+        datagrams_down=len(received),
+        retransmissions=sum(run.exchange.retransmissions for run in runs),
+        round_trip=runs[-1].heard - runs[0].began,
+        exchanges=len(runs),
+    )
 
 
 class _Run:
-    """An exchange on a socket."""
+    """An exchange on a socket. ``release`` goes with what is sent before the response."""
 
-    def __init__(self, socket: UdpSocket, exchange: Exchange, report: Report) -> None:
+    def __init__(
+        self,
+        socket: UdpSocket,
+        exchange: Exchange,
+        report: Report = silent,
+        part: Part | None = None,
+        release: Release = Release.AFTER_REPLY,
+    ) -> None:
+        self.exchange = exchange
+        self.sent: list[int] = []  # sizes of the datagrams
+        self.received: list[int] = []
+        self.began = 0.0
+        self.heard = 0.0  # when the last datagram came
         self._socket = socket
-        self._exchange = exchange
         self._report = report
+        self._part = part
+        self._release = release
+        self._ack: list[bytes] = []  # what the response is to be answered with
         self._loop = asyncio.get_running_loop()
-        self._sent: list[int] = []
-        self._received: list[int] = []
-        self._heard = 0.0  # when the last datagram came
 
-    async def finish(self) -> Response:
-        begin = self._loop.time()
-        exchange = self._exchange
-        await self._send_request("sent")
+    async def response(self) -> Datagram:
+        self.began = self._loop.time()
+        exchange = self.exchange
+        await self._send_request()
         while exchange.response is None:
             await self._step()
-        return self._response(exchange.response, self._heard - begin)
+        return exchange.response
 
-    def _response(self, message: Datagram, round_trip: float) -> Response:
-        return Response(
-            code_text(message.code),
-            message.payload,
-            message.options,
-            Stats(
-                up=sum(self._sent),
-                down=sum(self._received),
-                datagrams_up=len(self._sent),
-                datagrams_down=len(self._received),
-                retransmissions=self._exchange.retransmissions,
-                round_trip=round_trip,
-            ),
-        )
+    async def acknowledge(self, release: Release) -> None:
+        """Once the response is there. It is worth more than its ACK, so this does not fail."""
+        for ack in self._ack:
+            with suppress(NbiotError):
+                await self._send(ack, release)
 
     async def _step(self) -> None:
         """Wait for one datagram, or for the time to repeat the request."""
-        exchange = self._exchange
+        exchange = self.exchange
         try:
             data = await self._socket.receive(max(0.0, exchange.deadline - self._loop.time()))
         except TimeoutError:
@@ -131,33 +187,50 @@ class _Run:
         else:
             await self._take(data)
         # Looked at after a datagram, too: a flood of strange ones must not stop the clock.
-        if exchange.response is None and exchange.timed_out(self._loop.time()):
-            await self._send_request("retransmitted")
+        if exchange.response is None and self._timed_out():
+            await self._send_request()
+
+    def _timed_out(self) -> bool:
+        try:
+            return bool(self.exchange.timed_out(self._loop.time()))
+        except NoResponse as error:
+            name = self._part.name if self._part else ""
+            if not name:
+                raise
+            raise NoResponse(f"{error.message} ({name})", hint=error.hint) from None
 
     async def _take(self, data: bytes) -> None:
-        exchange = self._exchange
+        exchange = self.exchange
         acknowledged = exchange.acknowledged
-        self._heard = self._loop.time()
-        self._received.append(len(data))
-        for answer in exchange.received(data, self._heard):
-            if exchange.response is None:  # a reset of something strange: the wait goes on
-                await self._send(answer, Release.AFTER_REPLY)
-                continue
-            with suppress(NbiotError):  # the response in hand is worth more than its ACK
-                await self._send(answer, Release.AFTER_THIS)
+        self.heard = self._loop.time()
+        self.received.append(len(data))
+        answers = exchange.received(data, self.heard)
+        if exchange.response is not None:
+            self._ack = answers
+            return
+        for answer in answers:  # a reset of something strange: the wait goes on
+            await self._send(answer, self._release)
         if exchange.acknowledged and not acknowledged:
             self._report(Progress("acknowledged", "the server has the request and works on it"))
 
-    async def _send_request(self, step: str) -> None:
-        exchange = self._exchange
-        size = len(exchange.datagram)
-        await self._send(exchange.datagram, Release.AFTER_REPLY)
+    async def _send_request(self) -> None:
+        exchange = self.exchange
+        await self._send(exchange.datagram, self._release)
         exchange.sent(self._loop.time())
-        words = f"sent {size} bytes" if step == "sent" else f"sent again ({size} bytes)"
-        self._report(Progress(step, words, {"bytes": size}))
+        self._report(self._progress())
+
+    def _progress(self) -> Progress:
+        size, part = len(self.exchange.datagram), self._part
+        if self.exchange.retransmissions:
+            return Progress("retransmitted", f"sent again ({size} bytes)", {"bytes": size})
+        if part is None or not part.way:
+            return Progress("sent", f"sent {size} bytes", {"bytes": size})
+        done = f"sent ({size} bytes)" if part.way == "up" else "asked for"
+        data = {"way": part.way, "block": part.block, "blocks": part.blocks, "bytes": size}
+        return Progress("block", f"{part.name} {done}", data)
 
     async def _send(self, data: bytes, release: Release) -> None:
-        self._sent.append(len(data))
+        self.sent.append(len(data))
         await self._socket.send(data, release)
 
 
@@ -180,8 +253,18 @@ class NativeClient:
         self._timing = timing or Timing()
         self._report = report
 
-    async def request(self, request: Request) -> Response:
-        """One exchange; how often the request is repeated is the modem's own affair."""
+    async def request(self, request: Request, *, last: bool = True) -> Response:
+        """One exchange; how often the request is repeated is the modem's own affair, and so is the
+        release of the radio. No blocks: raises DatagramTooLong for more payload than the modem's
+        client takes.
+        """
+        most = self._profile.native_payload
+        if len(request.payload) > most:
+            raise DatagramTooLong(
+                f"a payload of {len(request.payload)} bytes; the CoAP client of"
+                f" {self._profile.title} takes {most}, and sends no blocks",
+                hint="Use --coap udp.",
+            )
         mid, token = self._identifiers.next()
         native = NativeRequest(
             self._address,

@@ -17,6 +17,7 @@ from nbiot.coap.message import Datagram, decode, encode_empty
 from nbiot.errors import BadDatagram, BadInput, NoResponse, ResponseReset
 
 NBIOT_ACK_TIMEOUT = 15.0
+EXCHANGE_LIFETIME = 247.0  # s that a server remembers a message id (RFC 7252, 4.8.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +26,45 @@ class Timing:
 
     RFC 7252's own 2 s would repeat every request of a device in bad coverage, where one round trip
     takes up to 10 s. ``response_timeout``: how long a separate response may take after the empty
-    ACK.
+    ACK. ``backoff``: each wait is so many times the one before; RFC 7252 doubles.
+
+    A repetition that comes when the server has forgotten the message id is a new request to it: a
+    report would count twice. So all repetitions must lie within EXCHANGE_LIFETIME.
     """
 
     ack_timeout: float = NBIOT_ACK_TIMEOUT
     random_factor: float = 1.5
     max_retransmit: int = 3
     response_timeout: float = 90.0
+    backoff: float = 2.0
+
+    @property
+    def span(self) -> float:
+        """Seconds from the first transmission to the last, at most (MAX_TRANSMIT_SPAN)."""
+        waits = (self.backoff**n for n in range(self.max_retransmit))
+        return self.ack_timeout * self.random_factor * sum(waits)
 
     def __post_init__(self) -> None:
         for name, least, most in (
             ("ack_timeout", 0.05, 600),
             ("random_factor", 1, 10),
-            ("max_retransmit", 0, 10),
+            ("max_retransmit", 0, 20),
             ("response_timeout", 0.05, 3600),
+            ("backoff", 1, 3),
         ):
             value = getattr(self, name)
             if not least <= value <= most:  # false for NaN, too
                 raise BadInput(name, value, f"{least:g} to {most:g}")
         if type(self.max_retransmit) is not int:
-            raise BadInput("max_retransmit", self.max_retransmit, "an integer from 0 to 10")
+            raise BadInput("max_retransmit", self.max_retransmit, "an integer from 0 to 20")
+        if self.span > EXCHANGE_LIFETIME:
+            raise BadInput(
+                "max_retransmit",
+                self.max_retransmit,
+                f"fewer, or a shorter ack_timeout ({self.ack_timeout:g} s): the last repetition"
+                f" could come {self.span:.0f} s after the request, and a server that forgets it"
+                f" after {EXCHANGE_LIFETIME:g} s takes it twice",
+            )
 
 
 @dataclass(slots=True)
@@ -97,7 +117,7 @@ class Exchange:
     def sent(self, now: float) -> None:
         """The modem has taken the request: its time begins."""
         if not self.acknowledged:
-            self.deadline = now + self._timeout * 2**self.retransmissions
+            self.deadline = now + self._timeout * self._timing.backoff**self.retransmissions
 
     def timed_out(self, now: float) -> list[bytes]:
         """``deadline`` has passed. The request again, or NoResponse."""

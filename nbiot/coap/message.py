@@ -12,12 +12,21 @@ from enum import IntEnum
 
 from aiocoap import Code, Message
 from aiocoap.error import Error as AiocoapError
+from aiocoap.numbers.optionnumbers import OptionNumber
 from aiocoap.numbers.types import Type
 
 from nbiot.errors import BadDatagram, BadInput
 
 PAYLOAD_MARKER = 0xFF
-BLOCK2 = 23
+ETAG, BLOCK2, BLOCK1, SIZE2, SIZE1 = 4, 23, 27, 28, 60  # RFC 7252, 5.10; RFC 7959, 6
+
+# Each byte saved is two on a BC95's serial line. An off-path sender must guess 32 bits (token and
+# message id) for a piggybacked response, as RFC 7252, 5.3.1 asks for without DTLS, but only the
+# token's 16 for a separate one: what protects there is the port, hidden behind the operator's NAT.
+TOKEN_BYTES = 2
+
+Options = tuple[tuple[int, bytes], ...]
+"""Numbers and values, in the order of the numbers."""
 
 # Options that must be understood if present (odd numbers); others of that class make a response
 # unusable (RFC 7252, 5.4.1). 2101 is EnOS's: the signature of its dialect before September 2019.
@@ -58,12 +67,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What an exchange cost.
+    """What a request and its response cost: the sum over all exchanges that they took.
 
     ``up``, ``down``: bytes of the UDP payloads each way, retransmissions included (IP and UDP
     headers add 28 each); None where only the modem knows. Of a modem's own CoAP client, ``up`` is
     one transmission as this driver would write it. ``round_trip``: seconds from handing the request
-    to the modem until the response was in the host.
+    to the modem until the response was in the host, all of it. ``exchanges``: requests with a
+    response of their own; more than 1 where something went in blocks.
     """
 
     up: int | None
@@ -72,15 +82,23 @@ class Stats:
     datagrams_down: int
     retransmissions: int
     round_trip: float
+    exchanges: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The answer to a request. ``code`` as "2.04"; ``options`` as (number, value) in order."""
+    """The answer to a request. ``code`` as "2.04"; ``options`` as (number, value) in order.
+
+    Over several blocks, the code and the IETF's options are those of the response to the last block
+    of the request. Options from 2048 on, such as EnOS's 2100 and 2102, are those of all responses
+    in the order of their coming; a response that has all of them alike with another adds none.
+    Block1 and Block2 are not among them: ``payload`` is whole. Of a response that is no success,
+    only the first block is fetched.
+    """
 
     code: str
     payload: bytes
-    options: tuple[tuple[int, bytes], ...]
+    options: Options
     stats: Stats
 
     @property
@@ -92,12 +110,6 @@ class Response:
         """The first value of option ``number``, or None."""
         return next((value for found, value in self.options if found == number), None)
 
-    @property
-    def partial(self) -> bool:
-        """The server has more payload than this (RFC 7959); the driver fetches no further block."""
-        block = self.option(BLOCK2)
-        return bool(block and block[-1] & 0x08)
-
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
@@ -107,7 +119,7 @@ class Datagram:
     code: int
     mid: int
     token: bytes
-    options: tuple[tuple[int, bytes], ...]
+    options: Options
     payload: bytes
 
     @property
@@ -129,12 +141,14 @@ def code_text(code: int) -> str:
     return f"{code >> 5}.{code & 31:02d}"
 
 
-def encode_request(request: Request, mid: int, token: bytes) -> bytes:
-    """The datagram of a confirmable request."""
+def encode_request(request: Request, mid: int, token: bytes, options: Options = ()) -> bytes:
+    """The datagram of a confirmable request; ``options`` are those beside the request's own."""
     message = Message(code=Code(int(request.method)), payload=request.payload)
     message.opt.uri_path = request.path
     if request.content_format is not None:
         message.opt.content_format = request.content_format
+    for number, value in options:
+        message.opt.add_option(OptionNumber(number).create_option(decode=value))
     message.mtype = Type.CON
     message.mid = mid
     message.token = token

@@ -6,17 +6,22 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
-from nbiot.profile import Release, UdpSocket
+from nbiot.profile import Limits, Release, UdpSocket
 
 HOST = "127.0.0.1"
 
 
 class Loopback(asyncio.DatagramProtocol):
-    """send, receive and close as UdpSocket has them; ``sent`` and ``heard`` keep the datagrams."""
+    """send, receive and close as UdpSocket has them; ``sent`` and ``heard`` keep the datagrams.
 
-    def __init__(self) -> None:
+    It sends datagrams of at most ``limit`` bytes, as the modem that it stands for.
+    """
+
+    def __init__(self, limit: int = 1024) -> None:
+        self.profile = SimpleNamespace(limits=Limits(datagram=limit, sockets=1))
         self.sent: list[bytes] = []
         self.releases: list[Release] = []
         self.heard: list[bytes] = []
@@ -34,6 +39,7 @@ class Loopback(asyncio.DatagramProtocol):
         return host, port
 
     async def send(self, data: bytes, release: Release = Release.NO) -> None:
+        assert len(data) <= self.profile.limits.datagram
         self.sent.append(data)
         self.releases.append(release)
         self._transport.sendto(data)
@@ -60,17 +66,19 @@ class Loopback(asyncio.DatagramProtocol):
         self._inbox.put_nowait(data)
 
 
-async def connected(address: str, port: int) -> Loopback:
+async def connected(address: str, port: int, limit: int = 1024) -> Loopback:
     """A socket towards a peer on the loopback interface."""
     loop = asyncio.get_running_loop()
-    _, found = await loop.create_datagram_endpoint(Loopback, remote_addr=(address, port))
+    _, found = await loop.create_datagram_endpoint(
+        lambda: Loopback(limit), remote_addr=(address, port)
+    )
     return found
 
 
 @asynccontextmanager
-async def loopback(port: int) -> AsyncIterator[Loopback]:
+async def loopback(port: int, limit: int = 1024) -> AsyncIterator[Loopback]:
     """The same, closed at the end."""
-    async with await connected(HOST, port) as found:
+    async with await connected(HOST, port, limit) as found:
         yield found
     await asyncio.sleep(0)  # the transport lets go of its socket in the next round
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,8 +13,23 @@ import pytest
 from nbiot.coap.client import Identifiers, NativeClient, UdpClient
 from nbiot.coap.exchange import Timing
 from nbiot.coap.message import Method, Request
-from nbiot.errors import CommandRefused, NoResponse, PortLost, ResponseReset, SocketError
-from nbiot.profile import NativeRequest, NativeResponse, Profile, Progress, Release, UdpSocket
+from nbiot.errors import (
+    CommandRefused,
+    DatagramTooLong,
+    NoResponse,
+    PortLost,
+    ResponseReset,
+    SocketError,
+)
+from nbiot.profile import (
+    Limits,
+    NativeRequest,
+    NativeResponse,
+    Profile,
+    Progress,
+    Release,
+    UdpSocket,
+)
 
 from .wire import ACK, CHANGED, CON, EMPTY, RST, message
 
@@ -26,6 +42,8 @@ Answer = Callable[[bytes], list[bytes]]
 
 class Scripted:
     """A socket whose far end is a function from a datagram sent to datagrams received."""
+
+    profile = SimpleNamespace(limits=Limits(datagram=512, sockets=1))
 
     def __init__(self, answer: Answer) -> None:
         self.sent: list[tuple[bytes, Release]] = []
@@ -262,6 +280,9 @@ def test_identifiers_begin_at_random() -> None:
 class Native:
     """The part of a profile that a native client uses."""
 
+    title = "Some modem"
+    native_payload = 1000
+
     def __init__(self, answer: NativeResponse | Exception) -> None:
         self.asked: list[tuple[NativeRequest, float]] = []
         self._answer = answer
@@ -309,3 +330,18 @@ async def test_a_native_client_without_answer_says_how_long_it_waited() -> None:
 async def test_a_native_client_passes_on_what_the_modem_raises() -> None:
     with pytest.raises(SocketError):
         await native(Native(SocketError("no"))).request(ASK)
+
+
+async def test_a_native_client_refuses_what_is_too_long_before_the_modem_hears_of_it() -> None:
+    profile = Native(NativeResponse("2.04", b""))
+    await native(profile).request(Request(Method.POST, ("a",), bytes(1000)))
+    with pytest.raises(DatagramTooLong, match=r"1001 bytes.*takes 1000"):
+        await native(profile).request(Request(Method.POST, ("a",), bytes(1001)))
+    assert len(profile.asked) == 1
+
+
+async def test_a_native_get_carries_no_payload() -> None:
+    profile = Native(NativeResponse("2.05", b"hello"))
+    found = await native(profile).request(Request(Method.GET, ("a", "b")), last=False)
+    ((request, _),) = profile.asked
+    assert (request.method, request.payload, found.payload) == (1, b"", b"hello")

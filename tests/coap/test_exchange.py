@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbiot.coap.exchange import Answered, Exchange, Timing
+from nbiot.coap.exchange import EXCHANGE_LIFETIME, Answered, Exchange, Timing
 from nbiot.errors import BadInput, NoResponse, ResponseReset
 
 from .wire import ACK, AUTH, CHANGED, CON, EMPTY, GET, NON, POST, RST, UNAUTHORIZED, message
@@ -290,7 +290,8 @@ def test_an_acknowledged_request_without_response_is_given_up() -> None:
     [
         *[("ack_timeout", v) for v in (0.0, 0.049, -1.0, 601.0, math.inf, math.nan)],
         *[("random_factor", v) for v in (0.99, -1.0, 10.1, math.inf, math.nan)],
-        *[("max_retransmit", v) for v in (-1, 11, 1.5, math.nan, True)],
+        *[("max_retransmit", v) for v in (-1, 21, 1.5, math.nan, True)],
+        *[("backoff", v) for v in (0.9, 3.1, math.nan)],
         *[("response_timeout", v) for v in (0.0, -1.0, 3601.0, math.inf, math.nan)],
     ],
 )
@@ -302,4 +303,28 @@ def test_times_out_of_bounds_are_named(field: str, value: Any) -> None:
 
 def test_times_at_the_bounds_are_taken() -> None:
     Timing(0.05, 1, 0, 0.05)
-    Timing(600, 10, 10, 3600)
+    Timing(600, 10, 0, 3600)
+    Timing(0.05, 1, 20, backoff=1)
+
+
+def test_waits_grow_by_the_given_factor() -> None:
+    assert transmissions(begun(Timing(10.0, 1.0, 2, backoff=1.5))) == [0.0, 10.0, 25.0, 47.5]
+
+
+def test_no_repetition_may_come_when_the_server_has_forgotten_the_message_id() -> None:
+    assert Timing().span == pytest.approx(15 * 1.5 * 7)
+    assert Timing(15.0, 1.0, 4).span == 225.0
+    with pytest.raises(BadInput, match="takes it twice"):
+        Timing(max_retransmit=4)
+
+
+@given(st.floats(0.05, 600), st.floats(1, 10), st.integers(0, 20), st.floats(1, 3), st.integers())
+def test_the_last_repetition_comes_within_the_span(
+    timeout: float, factor: float, retransmit: int, backoff: float, seed: int
+) -> None:
+    try:
+        timing = Timing(timeout, factor, retransmit, backoff=backoff)
+    except BadInput:
+        return
+    *repetitions, _ = transmissions(begun(timing, rng=random.Random(seed)))
+    assert repetitions[-1] <= timing.span * (1 + 1e-9) <= EXCHANGE_LIFETIME * (1 + 1e-9)

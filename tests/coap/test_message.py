@@ -12,7 +12,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nbiot.coap.message import (
-    BLOCK2,
     Datagram,
     Method,
     Request,
@@ -299,15 +298,6 @@ def test_class_2_is_success(code: str, ok: bool) -> None:
 def test_the_first_value_of_an_option_is_found() -> None:
     found = response(options=((2100, b"a"), (2100, b"b"), (2102, b"")))
     assert (found.option(2100), found.option(2102), found.option(2101)) == (b"a", b"", None)
-
-
-@pytest.mark.parametrize(
-    ("block", "partial"),
-    [(None, False), (b"", False), (b"\x06", False), (b"\x0e", True), (b"\x01\x0e", True)],
-)
-def test_a_response_of_several_blocks_says_so(block: bytes | None, partial: bool) -> None:
-    options = () if block is None else ((BLOCK2, block),)
-    assert response(options=options).partial is partial
 
 
 def test_a_request_does_not_show_the_signature_it_carries() -> None:

@@ -40,6 +40,7 @@ DEVICE = Device(PK, DK, SecretSigner(Secret(SECRET)))
 
 class FakeProfile:
     title = "Fake modem"
+    native_payload = 1000
 
     def __init__(self) -> None:
         self.has_native_coap = False

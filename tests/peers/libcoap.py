@@ -88,14 +88,17 @@ async def coap_client(
 
 
 @asynccontextmanager
-async def coap_server(*, dynamic_resources: int = 100) -> AsyncIterator[Server]:
+async def coap_server(*, dynamic_resources: int = 100, lost: str = "") -> AsyncIterator[Server]:
     """libcoap's server on an ephemeral loopback port.
 
-    It creates a resource for each unknown path (2.01, then 2.04); it does not know EnOS.
+    It creates a resource for each unknown path (2.01, then 2.04), which GET reads; it does not know
+    EnOS. ``lost``: which of its datagrams it does not send ("2-3,6"). It takes a request that is
+    repeated then for a new one (4.3.1).
     """
     process = await asyncio.create_subprocess_exec(
         *("coap-server-notls", "-A", "127.0.0.1", "-p", "0"),
         *("-d", str(dynamic_resources), "-v", "7"),
+        *(("-l", lost) if lost else ()),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
