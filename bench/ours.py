@@ -43,10 +43,23 @@ ANSWERS: dict[str, tuple[str, int, int, Render]] = {
     ),
 }
 SHAPES = {name: Shape(row[0]) for name, row in ANSWERS.items()}
+FIXED: dict[tuple[str, float], tuple[Command, Render | None]] = {}
 
 
 def command(line: str, timeout: float) -> tuple[Command, Render | None]:
-    """The command with the answer it declares, and how to print that answer."""
+    """The command with the answer it declares, and how to print that answer.
+
+    As in a program, a command without values is made once, one with values (``=``) each time.
+    """
+    found = FIXED.get((line, timeout))
+    if found is None:
+        found = made(line, timeout)
+        if "=" not in line:
+            FIXED[line, timeout] = found
+    return found
+
+
+def made(line: str, timeout: float) -> tuple[Command, Render | None]:
     name = line if line in ANSWERS else line.partition("=")[0]
     if name not in ANSWERS:
         return Command(line.encode(), seconds=timeout), None

@@ -104,12 +104,16 @@ class Counters:
 
 @dataclass(slots=True)
 class _Exchange:
-    """The command in flight and who waits for it."""
+    """The command in flight and who waits for it.
+
+    ``deadline``: when its time is used up; ``until``: when the caller has waited long enough.
+    """
 
     command: Command
     reply: Reply
     future: asyncio.Future[Reply]
     deadline: float
+    until: float
     prompted: bool = False
     early: bool = False
     doubtful: bool = False
@@ -194,7 +198,8 @@ class Channel:
         ModemRebooted also when the modem restarts while the command waits for its turn.
         """
         reboots = self.reboots
-        async with self._turn:
+        await self._turn.acquire()  # half the cost of ``async with``
+        try:
             for _ in range(DOUBT_TRIES):
                 if self._unsettled:
                     await self._find_footing(command)
@@ -207,6 +212,8 @@ class Channel:
                     if not command.repeatable:
                         break
             raise doubt
+        finally:
+            self._turn.release()
 
     async def fill_data_mode(self, count: int) -> None:
         """End a data mode that a host which died has left behind: ``count`` CRs fill it up.
@@ -279,9 +286,9 @@ class Channel:
         loop = self._loop
         # The channel's own time for a command begins when its first byte goes out.
         deadline = loop.time() + command.seconds + self._wire_time(command)
-        exchange = _Exchange(command, Reply(command), loop.create_future(), deadline)
+        exchange = _Exchange(command, Reply(command), loop.create_future(), deadline, deadline)
         self._exchange = exchange
-        self._timer = loop.call_at(deadline, self._expire)
+        self._wake_by(deadline)
         self._parser.begin(command)
         self.counters.commands += 1
         try:
@@ -291,19 +298,37 @@ class Channel:
             if self._exchange is exchange:  # cancelled, or the write failed
                 self._abandon(exchange)
                 self._note(f"gave up {exchange.command}")
-            self._timer.cancel()
 
     def _wire_time(self, command: Command) -> float:
-        if not self.link.baudrate:
+        rate = self.link.baudrate
+        if not rate:
             return 0.0
-        size = len(command.line) + len(command.payload) + command.size
-        return size * BITS_PER_BYTE / self.link.baudrate
+        return (len(command.line) + len(command.payload) + command.size) * BITS_PER_BYTE / rate
 
-    def _expire(self) -> None:
-        """The command in flight has used up its time."""
+    def _wake_by(self, until: float) -> None:
+        """Look at the command in flight at ``until`` or before.
+
+        Commands mostly end long before their time, and a timer for each costs as much as reading
+        its answer. So a timer stays for the commands to come; the last one goes off in vain.
+        """
+        if self._timer is not None:
+            if self._timer.when() <= until:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(until, self._on_time, until)
+
+    def _on_time(self, now: float) -> None:
+        self._timer = None
         exchange = self._exchange
         if exchange is None:
             return
+        if exchange.until > now:  # the timer was an earlier command's
+            self._wake_by(exchange.until)
+        else:
+            self._expire(exchange)
+
+    def _expire(self, exchange: _Exchange) -> None:
+        """The command in flight has used up its time."""
         self._abandon(exchange)
         if exchange.early:
             error: NbiotError = UnexpectedAnswer(
@@ -340,8 +365,8 @@ class Channel:
                 f"a URC came between {exchange.command} and its result, and looks like the answer"
             )
             _settle(exchange.future, error)
-        else:
-            _settle(exchange.future, exchange.reply)
+        elif not exchange.future.done():
+            exchange.future.set_result(exchange.reply)
 
     def _refuse(self, line: bytes) -> None:
         exchange = self._exchange
@@ -371,7 +396,7 @@ class Channel:
         """Is there anything to wait for before the next command?"""
         parser = self._parser
         return bool(
-            parser.owes or parser.booting or self._owed_outcomes or self.dialect.gap or self._lost
+            parser.unsettled or self._owed_outcomes or parser.dialect.gap or self._lost is not None
         )
 
     async def _find_footing(self, command: Command) -> None:
@@ -480,7 +505,8 @@ class Channel:
         events = self._parser.feed(data)
         if self._data_timer is not None or self._parser.awaits_data:
             self._watch_data(events)
-        self._dispatch_all(events)
+        if events:
+            self._dispatch_all(events)
         self._heard.set()
 
     def lost(self, error: PortLost) -> None:
@@ -622,10 +648,8 @@ class Channel:
         if exchange is None or exchange.early or self._parser.owes:
             return  # while an abandoned command owes its OK, this one was it
         exchange.early = True
-        until = min(exchange.deadline, self._loop.time() + EARLY_GRACE)
-        assert self._timer is not None
-        self._timer.cancel()
-        self._timer = self._loop.call_at(until, self._expire)
+        exchange.until = min(exchange.deadline, self._loop.time() + EARLY_GRACE)
+        self._wake_by(exchange.until)
 
     def _on_reboot(self) -> None:
         self.reboots += 1
@@ -651,11 +675,7 @@ def _remove(listeners: list[Any], listener: object) -> None:
         listeners.remove(listener)
 
 
-def _settle(future: asyncio.Future[Reply], result: Reply | NbiotError) -> None:
-    """Complete ``future`` unless its caller has gone."""
-    if future.done():
-        return
-    if isinstance(result, NbiotError):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+def _settle(future: asyncio.Future[Reply], error: NbiotError) -> None:
+    """End ``future`` with ``error`` unless its caller has gone."""
+    if not future.done():
+        future.set_exception(error)

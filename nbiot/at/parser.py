@@ -46,8 +46,10 @@ from nbiot.at.events import (
 )
 from nbiot.at.shape import Fields
 
-_NOISE = re.compile(rb"[\r\n \x00\xff]*+")
+_LINE = re.compile(rb"[\r\n \x00\xff]*+([^\r\n]*+)")  # behind the noise in front of it
 _LINE_END = re.compile(rb"[\r\n]")
+_OK_CHUNK = b"\r\nOK\r\n"  # the commonest chunk
+_NOTHING_LEFT = (b"\n", b"")  # what mostly is in the buffer behind a line
 _PRINTABLE = bytes([0x09, *range(0x20, 0x7F)])
 _BEHIND_DAMAGE = re.compile(rb"[\t\x20-\x7e]*+$")
 _REFUSALS = (b"ERROR", b"+CM")
@@ -110,6 +112,7 @@ class Parser:
         self._abandoned = False
         self._echoed = False
         self._prompted = False
+        self._prompting = False  # a prompt may come, of the command in flight or an earlier one
         self._final_seen = False
         self._answers = 0
         self._last_answer: tuple[bytes, Fields] = (b"", {})
@@ -123,11 +126,13 @@ class Parser:
 
     def begin(self, command: Command) -> None:
         """``command`` goes out now."""
-        self._remember_debt()
+        if self._command is not None:
+            self._remember_debt()
         self._command = command
         self._abandoned = False
         self._echoed = False
         self._prompted = False
+        self._prompting = bool(command.prompt or self._debts)
         self._final_seen = False
         self._outcome_seen = command.outcome is None
         self._answers = 0
@@ -152,6 +157,11 @@ class Parser:
     def owes(self) -> bool:
         """May a final result come that belongs to no command, or to an abandoned one?"""
         return bool(self._debts) or self._stray or (self._abandoned and self._final_due)
+
+    @property
+    def unsettled(self) -> bool:
+        """May it owe something, or is the modem starting up? Quick, and rather yes than no."""
+        return self._booting or self._stray or self._abandoned or bool(self._debts)
 
     @property
     def prompt_due(self) -> bool:
@@ -227,44 +237,63 @@ class Parser:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes."""
+        if data == _OK_CHUNK and self._ok_is_a_line:
+            raw, self._buffer, self._noise = self._buffer + data[:-1], b"\n", 1
+            return [self._classify(raw, b"OK")]
         events: list[Event] = []
         if self._skipping and data:
             data = self._skip(data, events)
         buffer = self._buffer = self._buffer + data
         size = len(buffer)
-        if size < self._need:
-            return events
-        prefixes = self.dialect.data_prefixes
-        position = 0  # the first byte that is in no event yet
         begin = self._noise  # the first byte of the line
-        cr = lf = -2  # where the next ones are; -1: there is none
+        marks = self._marks() if self._prompting else self.dialect.data_prefixes
+        if self._need:
+            if size < self._need:
+                return events
+        elif (
+            self._in_line
+            and b"\r" not in data
+            and b"\n" not in data
+            and size <= self._limit
+            and not buffer.startswith(marks, begin)
+        ):
+            return events  # the middle of a line; a slow port brings most bytes one by one
+        position = 0  # the first byte that is in no event yet
         while True:
-            if position or not self._in_line:
-                begin = _NOISE.match(buffer, begin).end()  # type: ignore[union-attr]
-            if cr != -1 and cr < begin:
-                cr = buffer.find(b"\r", begin)
-            if lf != -1 and lf < begin:
-                lf = buffer.find(b"\n", begin)
-            end = cr if lf < 0 or 0 <= cr < lf else lf
+            begin, end = _LINE.match(buffer, begin).span(1)  # type: ignore[union-attr]
             special = None
-            if self._prompter() is not None or buffer.startswith(prefixes, begin):
-                special = self._special(buffer, position, begin, end)
+            if buffer.startswith(marks, begin):
+                special = self._special(buffer, position, begin, end if end < size else -1)
             if special is not None:
                 event, end = special
-            elif end >= 0 and not self._need:
+            elif end < size and not self._need:
                 end += 1
                 event = self._classify(buffer[position:end], buffer[begin : end - 1].rstrip(b" "))
             else:
                 break
             events.append(event)
             position = begin = end
-        self._buffer = buffer[position:]
-        self._need = max(self._need - position, 0)
+            if size - end < 2 and buffer[end:] in _NOTHING_LEFT:  # mostly a chunk ends with a line
+                begin = size
+                break
+        if position:
+            self._buffer = buffer[position:]
+            if self._need:
+                self._need = max(self._need - position, 0)
         self._noise = begin - position
         self._in_line = begin < size
-        if size - position > max(self._limit, self._need):
+        if size - position > self._limit and size - position > self._need:
             events.append(self._overflow())
         return events
+
+    @property
+    def _ok_is_a_line(self) -> bool:
+        """Would ``_OK_CHUNK`` be a line of its own, as it mostly is?"""
+        return (
+            self._buffer in _NOTHING_LEFT
+            and not (self._skipping or self._prompting)
+            and not b"OK".startswith(self.dialect.data_prefixes)
+        )
 
     def _overflow(self) -> Event:
         raw, self._buffer = self._buffer, b""
@@ -281,6 +310,13 @@ class Parser:
         behind = len(data) if end is None else end.end()
         events.append(Overflow(data[:behind]))
         return data[behind:]
+
+    def _marks(self) -> tuple[bytes, ...]:
+        """What begins with one of these may be a prompt or counted data. No event adds to them."""
+        prompts = [debt.command.prompt for debt in self._debts if debt.prompt]
+        if self._command is not None and self._command.prompt:
+            prompts.append(self._command.prompt)
+        return (*self.dialect.data_prefixes, *prompts)
 
     def _special(
         self, buffer: bytes, position: int, begin: int, line_end: int

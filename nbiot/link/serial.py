@@ -18,6 +18,7 @@ import os
 import termios
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +53,16 @@ async def open_serial(
     if chosen not in TRANSPORTS:
         raise BadInput("transport of serial ports", chosen, " or ".join(TRANSPORTS))
     opening = _Opening(path, baudrate)
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(1, "nbiot-open")  # asyncio's own would keep its threads
     try:
-        port = await asyncio.to_thread(opening.run)
+        port = await loop.run_in_executor(executor, opening.run)
     except asyncio.CancelledError:
         opening.abandon()
+        loop.run_in_executor(None, executor.shutdown)  # asyncio.run waits for this
         raise
+    finally:
+        executor.shutdown(wait=False)
     return SerialLink(path, port, chosen)
 
 
