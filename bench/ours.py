@@ -1,4 +1,4 @@
-"""Our driver's adapter for the benchmark: the whole engine on a serial port, as a program uses it."""
+"""Our adapter for the benchmark: the whole engine on a serial port, as a program uses it."""
 
 from __future__ import annotations
 
