@@ -21,6 +21,7 @@ from nbiot.at import (
     Command,
     Dialect,
     Early,
+    Echo,
     Event,
     Fields,
     Final,
@@ -70,11 +71,12 @@ LossListener = Callable[[PortLost], None]
 
 @dataclass(slots=True)
 class Reply:
-    """What a command brought: its information lines as fields, and its second result."""
+    """What a command brought: its information lines as fields, its second result, its echo."""
 
     command: Command
     lines: list[Fields] = field(default_factory=list)
     outcome: Fields | None = None
+    echoed: bool = False
 
     def __getitem__(self, name: str) -> Any:
         """The field ``name`` of the only (or first) information line."""
@@ -614,6 +616,8 @@ class Channel:
                 # To give the modem what it waits for is the only sure way out of its data mode.
                 self._owe_outcome(command, self._loop.time() + command.seconds)
                 self._send_payload(command)
+            case Echo() if self._exchange:
+                self._exchange.reply.echoed = True
             case Early():
                 self._wait_for_late_answer()
             case BootLine(first=first):

@@ -15,8 +15,8 @@ from enum import Enum
 from typing import Any
 
 from nbiot.errors import NbiotError, NoResponse
-from nbiot.link.ports import holder_of, is_pty
-from nbiot.modem import Modem, Resolved
+from nbiot.link.ports import holder_of, is_pty, port_missing
+from nbiot.modem import AT, Modem, Resolved
 from nbiot.profile import Progress, Report, silent
 
 PING_TRIES = 3
@@ -103,6 +103,8 @@ class Doctor:
     async def examine(self) -> AsyncIterator[Finding]:
         """The findings, in order. The modem is left attached; its sockets are closed."""
         steps: list[tuple[str, Callable[[], Awaitable[Saw]]]] = [
+            ("echo", self._echo),
+            ("firmware", self._firmware),
             ("SIM", self._sim),
             ("bands", self._bands),
             ("registration", self._registration),
@@ -117,7 +119,7 @@ class Doctor:
         async with AsyncExitStack() as stack:
             for name, step in [
                 ("port", self._owner),
-                ("modem", lambda: self._open(stack)),
+                ("baud", lambda: self._open(stack)),
                 *steps,
             ]:
                 if failed:
@@ -144,6 +146,8 @@ class Doctor:
     async def _owner(self) -> Saw:
         if ":" in self._port.partition("/")[0]:
             return Verdict.OK, self._port, ""
+        if not await asyncio.to_thread(os.path.exists, self._port):
+            raise await asyncio.to_thread(port_missing, self._port)
         holders = await asyncio.to_thread(_holders, self._port)
         if holders:
             names = ", ".join(f"{name} (pid {pid})" for pid, name in holders)
@@ -153,13 +157,18 @@ class Doctor:
     async def _open(self, stack: AsyncExitStack) -> Saw:
         modem = await stack.enter_async_context(self._modem)
         rate = modem.channel.link.baudrate
-        at = f" at {rate} baud" if rate else ""
-        return (
-            Verdict.OK,
-            f"{modem.identity.model}, firmware {modem.identity.firmware}{at}"
-            f" (profile {modem.profile.name})",
-            "",
-        )
+        return Verdict.OK, f"answers at {rate} baud" if rate else "answers", ""
+
+    async def _echo(self) -> Saw:
+        """The modem was told to send none; one that does so all the same doubles each byte."""
+        if (await self._modem.channel.run(AT)).echoed:
+            return Verdict.WARNING, "on, although ATE0 was sent", "Is this a modem's AT port?"
+        return Verdict.OK, "off", ""
+
+    async def _firmware(self) -> Saw:
+        identity, profile = self._modem.identity, self._modem.profile
+        saw = f"{identity.model}, firmware {identity.firmware} (profile {profile.name})"
+        return Verdict.OK, saw, ""
 
     async def _sim(self) -> Saw:
         await self._modem.profile.radio_on()

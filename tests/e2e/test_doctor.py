@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -101,6 +102,31 @@ async def test_a_silent_port_ends_the_walk_at_the_modem() -> None:
     finally:
         os.close(master)
         os.close(slave)
-    assert found["modem"].verdict is Verdict.FAILED
-    assert found["modem"].exit_code == 20
+    assert found["port"].verdict is Verdict.OK
+    assert found["baud"].verdict is Verdict.FAILED
+    assert found["baud"].exit_code == 20
     assert found["CoAP and signature"].verdict is Verdict.SKIPPED
+
+
+async def test_a_port_that_does_not_exist_is_told_at_the_first_step() -> None:
+    found = [finding async for finding in Doctor("/dev/no-such-port").examine()]
+    assert (found[0].step, found[0].verdict, found[0].exit_code) == ("port", Verdict.FAILED, 10)
+    assert {finding.verdict for finding in found[1:]} == {Verdict.SKIPPED}
+
+
+async def test_rate_echo_and_firmware_are_steps_of_their_own() -> None:
+    found = await examine("bc95")
+    assert found["echo"].saw == "off"
+    assert "firmware" in found["firmware"].saw
+
+
+async def test_an_echo_that_cannot_be_switched_off_is_told() -> None:
+    async with PtyModem("bc66", Options(imei=IMEI, attached=True)) as pty:
+        walk = Doctor(pty.path)
+        found = {}
+        async for finding in walk.examine():
+            found[finding.step] = finding
+            if finding.step == "baud":
+                pty.modem.receive(b"ATE1\r")
+                await asyncio.sleep(0.2)
+    assert found["echo"].verdict is Verdict.WARNING
