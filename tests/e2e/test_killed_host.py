@@ -16,10 +16,11 @@ from nbiot.modem import Modem
 
 from .conftest import IMEI, MODELS, PRODUCT_KEY, SECRET
 
+KILLS = int(os.environ.get("NBIOT_KILLS", "6"))  # of each modem
 HOST = [sys.executable, "-m", "nbiot", "auth", "--product-key", PRODUCT_KEY, "--quiet"]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(KILLS))
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_fresh_start_works_after_a_kill(model: str, seed: int) -> None:
     environment = os.environ | {"NBIOT_DEVICE_SECRET": SECRET}
