@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import os
 import stat
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol, runtime_checkable
 
 from nbiot.errors import BadInput, SecretUnavailable
 
@@ -144,8 +144,17 @@ class Signer(Protocol):
         ...
 
 
+@runtime_checkable
+class PskHolder(Protocol):
+    """A signer that also has the key for DTLS: a pre-shared key cannot stay elsewhere."""
+
+    def psk(self) -> bytes:
+        """The 16 bytes of the key, as worth hiding as the secret. Called in a thread."""
+        ...
+
+
 class SecretSigner:
-    """Signs with a secret held in this process."""
+    """Signs with a secret held in this process, and makes the key for DTLS of it."""
 
     __slots__ = ("_secret",)
 
@@ -161,6 +170,12 @@ class SecretSigner:
             f"productKey{check_product_key(product_key)}secureMode{check_secure_mode(secure_mode)}"
         )
         return hashlib.sha256((public + self._secret.reveal()).encode()).hexdigest().upper()
+
+    def psk(self) -> bytes:
+        """See :meth:`PskHolder.psk`: bytes 9 to 24 of the secret's SHA-256 (EnOS documentation,
+        "CoAP, DTLS"). Use it inside an expression; do not keep it in a variable.
+        """
+        return hashlib.sha256(self._secret.reveal().encode()).digest()[8:24]
 
 
 # --- where a secret comes from ----------------------------------------------------------------

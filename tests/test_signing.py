@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from nbiot.errors import BadInput, NbiotError, SecretUnavailable
 from nbiot.signing import (
+    PskHolder,
     Secret,
     SecretSigner,
     Signer,
@@ -55,6 +56,22 @@ def error_of(source: str) -> NbiotError:
 def test_vectors(lifetime: int, expected: str) -> None:
     signer: Signer = SecretSigner(Secret(TEXT))
     assert signer.sign(PK, DK, lifetime) == expected
+
+
+def test_the_key_for_dtls_is_made_as_enos_says() -> None:
+    # printf M3yy874uGY8INjEGddTR | sha256sum | cut -c17-48
+    assert SecretSigner(Secret(TEXT)).psk().hex() == "43e307fffce19a0176803de3445fe0e3"
+    # printf schlüssel | sha256sum | cut -c17-48
+    assert SecretSigner(Secret("schlüssel")).psk().hex() == "6b308a81f438e1d07a59c8c896b4f237"
+
+
+def test_a_signer_may_have_no_key_for_dtls() -> None:
+    class Elsewhere:
+        def sign(self, *_: object) -> str:
+            return ""
+
+    assert isinstance(SecretSigner(Secret(TEXT)), PskHolder)
+    assert not isinstance(Elsewhere(), PskHolder)
 
 
 def test_secret_is_utf8() -> None:

@@ -8,9 +8,18 @@ from typing import Any
 
 import click
 
-# name: (module with a click command of the name ``command``, one line for the list)
+# name: (module with a click command, which is ``command`` unless named behind a colon; one line
+# for the list)
 COMMANDS = {
     "auth": ("nbiot.cli.auth", "Authenticate a device to EnOS through a modem."),
+    "activate": ("nbiot.cli.activate", "Fetch a device's secret by its product's (DTLS)."),
+    "report": ("nbiot.cli.report", "Report measurepoints or an event to EnOS."),
+    "raw": ("nbiot.cli.raw", "Send bytes to EnOS (products of data type Custom)."),
+    "attributes": ("nbiot.cli.stored:attributes", "Read, set or delete a device's attributes."),
+    "tags": ("nbiot.cli.stored:tags", "Read, set or delete a device's tags."),
+    "commands": ("nbiot.cli.commands", "Stay online and carry out commands from EnOS."),
+    "cost": ("nbiot.cli.cost", "Measure what authentications and reports cost, per modem."),
+    "cloud": ("nbiot.cli.cloud", "Run a stand-in for EnOS, to try things without an account."),
     "info": ("nbiot.cli.info", "Show modem, SIM, signal and registration."),
     "doctor": ("nbiot.cli.doctor", "Walk from the port to the cloud and say where it ends."),
     "ports": ("nbiot.cli.ports", "List serial ports and which of them answer as modems."),
@@ -32,7 +41,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(COMMANDS[name][0]).command
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -16,11 +16,23 @@ import click
 from nbiot.errors import BadInput, NbiotError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from nbiot.modem import Modem
     from nbiot.profile import Progress
     from nbiot.trace import FileTracer
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def models(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Completes the name of a profile."""
+    from click.shell_completion import CompletionItem
+
+    from nbiot.modem import profiles
+
+    return [CompletionItem(name) for name in ("auto", *profiles()) if name.startswith(begun)]
+
 
 _PORT_OPTIONS = (
     click.option(
@@ -32,7 +44,14 @@ _PORT_OPTIONS = (
         help="Serial port such as /dev/ttyUSB0 or /dev/serial/by-id/..., socket://HOST:PORT,"
         " rfc2217://HOST:PORT, emulator:bc95 or replay:FILE.",
     ),
-    click.option("--modem", "model", default="auto", show_default=True, help="Profile, or auto."),
+    click.option(
+        "--modem",
+        "model",
+        default="auto",
+        show_default=True,
+        shell_complete=models,
+        help="Profile, or auto.",
+    ),
     click.option(
         "--baud", type=int, default=None, help="bit/s. Default: what the profiles name, in turn."
     ),
@@ -44,13 +63,12 @@ _PORT_OPTIONS = (
     ),
 )
 
-_OUTPUT_OPTIONS = (
-    click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
-    click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
-)
+_QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")
 
 
-def _stack(options: tuple[Decorator, ...]) -> Decorator:
+def stack(options: tuple[Decorator, ...]) -> Decorator:
+    """Several decorators as one; the first comes first in --help."""
+
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             function = option(function)
@@ -59,8 +77,15 @@ def _stack(options: tuple[Decorator, ...]) -> Decorator:
     return decorate
 
 
-port_options = _stack(_PORT_OPTIONS)
-output_options = _stack(_OUTPUT_OPTIONS)
+port_options = stack(_PORT_OPTIONS)
+
+
+def output_options_as(json_help: str) -> Decorator:
+    """--json, in the words of a command that prints something else than one object; --quiet."""
+    return stack((click.option("--json", "as_json", is_flag=True, help=json_help), _QUIET))
+
+
+output_options = output_options_as("One JSON object on standard output.")
 
 
 @contextmanager
@@ -113,11 +138,14 @@ def error_dict(error: NbiotError) -> dict[str, Any]:
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """A listener that shows each step on standard error: live in a terminal, else plain lines."""
+def progress(*, quiet: bool, live: bool = True) -> Iterator[Callable[[Progress], None]]:
+    """A listener that shows each step on standard error: live in a terminal, else plain lines.
+
+    While it is live, nothing must be written to standard output: rich would take it.
+    """
     if quiet:
         yield lambda _: None
-    elif sys.stderr.isatty():
+    elif live and sys.stderr.isatty():
         with _live() as report:
             yield report
     else:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbiot.cli.auth import secret_of, server_of
 from nbiot.cli.common import errors, output_options, port_options, progress, run, tracing
+from nbiot.cli.enos import secret_of, server_of
 
 if TYPE_CHECKING:
     from nbiot.doctor import Finding

@@ -21,12 +21,12 @@ from nbiot.coap.message import (
 )
 from nbiot.errors import DatagramTooLong, NbiotError, NoResponse
 from nbiot.profile import (
+    Limits,
     NativeRequest,
     Profile,
     Progress,
     Release,
     Report,
-    UdpSocket,
     silent,
 )
 
@@ -66,6 +66,28 @@ class Client(Protocol):
         """
 
 
+class Limited(Protocol):
+    """As much of a profile as a client asks for."""
+
+    @property
+    def limits(self) -> Limits:
+        """``datagram``: what fits into one."""
+
+
+class DatagramSocket(Protocol):
+    """As much of a UdpSocket as a client asks for; a DtlsSocket has it, too."""
+
+    @property
+    def profile(self) -> Limited:
+        """Whose limits hold."""
+
+    async def send(self, data: bytes, release: Release = ...) -> None:
+        """As of UdpSocket."""
+
+    async def receive(self, seconds: float) -> bytes:
+        """As of UdpSocket."""
+
+
 class UdpClient:
     """Host-built CoAP over a modem's UDP socket.
 
@@ -77,7 +99,7 @@ class UdpClient:
 
     def __init__(
         self,
-        socket: UdpSocket,
+        socket: DatagramSocket,
         identifiers: Identifiers,
         timing: Timing | None = None,
         report: Report = silent,
@@ -145,7 +167,7 @@ class _Run:
 
     def __init__(
         self,
-        socket: UdpSocket,
+        socket: DatagramSocket,
         exchange: Exchange,
         report: Report = silent,
         part: Part | None = None,

@@ -97,7 +97,7 @@ class Response:
     """
 
     code: str
-    payload: bytes
+    payload: bytes = field(repr=False)  # an activation's holds a secret
     options: Options
     stats: Stats
 
@@ -120,7 +120,7 @@ class Datagram:
     mid: int
     token: bytes
     options: Options
-    payload: bytes
+    payload: bytes = field(repr=False)
 
     @property
     def is_empty(self) -> bool:

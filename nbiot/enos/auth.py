@@ -13,7 +13,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from nbiot.enos.limits import PROCESS_LIMIT, AuthLimit
 from nbiot.errors import AuthRefused, BadInput, ServerFault, Unsupported
@@ -43,6 +43,7 @@ Path = Literal["udp", "native"]
 class Server:
     """Where the EnOS CoAP server is. ``host``: a name or an IPv4 address. ``port``: 1 to 65535."""
 
+    secure: ClassVar[bool] = False
     host: str
     port: int = COAP_PORT
 
@@ -179,6 +180,11 @@ async def authenticate(
 
     if path not in get_args(Path):
         raise BadInput("path", path, " or ".join(get_args(Path)))
+    if server.secure:
+        raise Unsupported(
+            "with DTLS the handshake is the authentication, and it ends with its socket",
+            hint="Send something: EnosSession, or `nbiot report`, authenticates by itself.",
+        )
     if path == "native" and not modem.profile.has_native_coap:
         raise Unsupported(
             f"{modem.profile.title} has no CoAP client of its own", hint="Use --coap udp."
