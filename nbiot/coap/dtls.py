@@ -68,8 +68,8 @@ class DtlsSession:
     (its ``response_timeout`` does not); afterwards nothing is repeated here, as CoAP does that.
 
     OpenSSL repeats a flight after 1 s, on its own and by the machine's clock, which over NB-IoT
-    would be nearly always for nothing. What it repeats early is dropped here. So ``ack_timeout``
-    is the first wait if it is more than 1 s; less cannot be had.
+    would be nearly always for nothing. What it repeats early is held back until our own time has
+    come. So ``ack_timeout`` is the first wait if it is more than 1 s; less cannot be had.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class DtlsSession:
         )
         self._reason = "the session is closed"
         self._outgoing: list[bytes] = []
+        self._held = b""  # the flight as OpenSSL has repeated it early
         length = len(key)
         offer = _hidden(identity.encode(), key)
         del key  # so that a traceback that shows locals does not show it
@@ -154,7 +155,7 @@ class DtlsSession:
         if not datagram:
             return []
         if not self.established:
-            self._drop_early_repeat()
+            self._hold_early_repeat()
         self._connection.bio_write(datagram)
         if not self.established:
             self._handshake(now)
@@ -174,15 +175,13 @@ class DtlsSession:
             self._end("the handshake had no answer")
             raise self._unanswered()
         left = self._connection.DTLSv1_get_timeout()
-        if left:  # a flight repeated before OpenSSL's own time would not be one
+        if left and not self._held:  # before its own time OpenSSL repeats nothing
             self.deadline = now + left
             return []
-        try:
-            self._connection.DTLSv1_handle_timeout()
-        except self._ssl.Error as error:
-            raise self._failed(error) from None
+        self._hold_early_repeat()
+        flight, self._held = self._held, b""
         self.retransmissions += 1
-        self._collect()
+        self._hand_out(flight)
         self.sent(now)
         return self.outgoing()
 
@@ -249,7 +248,9 @@ class DtlsSession:
             self.established = True
             self.deadline = float("inf")
             return
-        if self._collect():  # the next flight
+        if flight := self._drain():  # the next one
+            self._held = b""
+            self._hand_out(flight)
             self.retransmissions = 0
             self.sent(now)
 
@@ -269,21 +270,27 @@ class DtlsSession:
         self._collect()
         return texts
 
-    def _drop_early_repeat(self) -> None:
-        """Let OpenSSL repeat the flight if it wants to, now rather than in front of an answer."""
+    def _hold_early_repeat(self) -> None:
+        """Let OpenSSL repeat the flight if it wants to, now rather than in front of an answer.
+
+        Servers repeat at OpenSSL's pace, too: a repeat that was thrown away here, and asked for
+        anew later, met the server's next one each time, for two minutes.
+        """
         try:
             self._connection.DTLSv1_handle_timeout()
         except self._ssl.Error as error:
             raise self._failed(error) from None
-        self._drain()
+        self._held = self._drain() or self._held
 
-    def _collect(self) -> bool:
-        """Take over what OpenSSL wants to send; whether there was anything."""
-        records = _records(self._drain())
+    def _collect(self) -> None:
+        """Hand out what OpenSSL wants to send."""
+        self._hand_out(self._drain())
+
+    def _hand_out(self, data: bytes) -> None:
+        records = _records(data)
         if not self._gave_keys:
             self._gave_keys = any(_is_key_exchange(record) for record in records)
         self._outgoing += _packed(records, self._mtu)
-        return bool(records)
 
     def _drain(self) -> bytes:
         data = b""

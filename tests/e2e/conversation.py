@@ -38,7 +38,12 @@ async def memory_modem(model: str, **options: Any) -> AsyncIterator[tuple[Modem,
     """A driver and a software modem with a lossless line between, both on the loop's clock."""
     loop: Any = asyncio.get_running_loop()
     emulated: Any = None
-    link = MemoryLink("line", on_write=lambda data: emulated.receive(data))
+
+    def to_modem(data: bytes) -> None:
+        link.sent.clear()  # or a long conversation would be kept
+        emulated.receive(data)
+
+    link = MemoryLink("line", on_write=to_modem)
     settings = Options(**({"attached": True, "imei": DK, "speed": 1e4} | options))
     emulated = create(model, settings, Network(), send=link.feed, clock=loop)
 

@@ -15,7 +15,7 @@ from nbiot.coap.dtls import DtlsError, Suite
 from nbiot.coap.dtls_socket import DtlsSocket, secure
 from nbiot.coap.exchange import Timing
 from nbiot.coap.message import Method, Request, Response
-from nbiot.enos import AuthLimit, Command, Device, EnosSession, SessionState, StateChange
+from nbiot.enos import AuthLimit, Command, Device, EnosSession, SessionState
 from nbiot.enos.dtls import DtlsServer, activate, store_in_file
 from nbiot.errors import (
     AuthRefused,
@@ -38,49 +38,24 @@ from tests.coap.dtls_peers import (
     requires_openssl,
 )
 
+from . import life as plain
 from .conftest import IMEI, MODELS, PRODUCT_KEY, SECRET, Bench
 from .dtls_front import DtlsFront, enos_key
+from .life import DEVICE, FAST
 
-FAST = Timing(ack_timeout=0.3, response_timeout=3.0)
-DEVICE = (PRODUCT_KEY, IMEI)
 PRODUCT_SECRET = "Pr0ductSecretOf20chr"
 WHOLE = ["authenticating", "online"]
 
 
-class Life:
-    """A session on a bench behind a front, and what it told."""
+class Life(plain.Life):
+    """A session on a bench behind a front."""
 
     def __init__(self, bench: Bench, front: DtlsFront) -> None:
-        self.bench = bench
-        self.cloud = bench.cloud
+        super().__init__(bench)
         self.front = front
-        self.states: list[StateChange] = []
-        self.steps: list[Any] = []
-        self.session: EnosSession
 
-    def open(
-        self,
-        *,
-        lifetime: int = 3600,
-        secret: str = SECRET,
-        suites: tuple[Suite, ...] = tuple(Suite),
-        **options: Any,
-    ) -> EnosSession:
-        device = Device(PRODUCT_KEY, IMEI, SecretSigner(Secret(secret)), lifetime)
-        options = {"timing": FAST, "limit": AuthLimit()} | options
-        return EnosSession(
-            options.pop("carrier", self.bench.modem),
-            device,
-            DtlsServer(self.front.host, self.front.port, suites),
-            on_state=self.states.append,
-            report=self.steps.append,
-            **options,
-        )
-
-    @property
-    def seen(self) -> list[str]:
-        """The states, in order."""
-        return [change.state.value for change in self.states]
+    def open(self, *, suites: tuple[Suite, ...] = tuple(Suite), **options: Any) -> EnosSession:
+        return super().open(server=DtlsServer(self.front.host, self.front.port, suites), **options)
 
     @property
     def handshakes(self) -> int:
