@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from .engine import AtError, BadParameter, Call, Model, at, parse_hex
+from .gsm07 import reading, setting
 from .hisilicon_base import CONFIG_V150, WITHOUT_BAND, Identity
 from .hisilicon_sockets import Datagram, HisiliconSockets, Socket
 
@@ -63,23 +64,10 @@ class Bc95(HisiliconSockets):
         if self.nnmi == 2:
             self.urc("+NNMI")
 
-    @at("+NSMI=")
-    def set_nsmi(self, call: Call) -> None:
-        call.count(1, 1)
-        self.nsmi = call.number(0, 0, 1)
-
-    @at("+NSMI?")
-    def read_nsmi(self, call: Call) -> None:
-        self.line(f"+NSMI:{self.nsmi}")
-
-    @at("+NNMI=")
-    def set_nnmi(self, call: Call) -> None:
-        call.count(1, 1)
-        self.nnmi = call.number(0, 0, 2)
-
-    @at("+NNMI?")
-    def read_nnmi(self, call: Call) -> None:
-        self.line(f"+NNMI:{self.nnmi}")
+    set_nsmi = setting("+NSMI", "nsmi", 1)
+    read_nsmi = reading("+NSMI", "nsmi")
+    set_nnmi = setting("+NNMI", "nnmi", 2)
+    read_nnmi = reading("+NNMI", "nnmi")
 
     @at("+NQMGS")
     def nqmgs(self, call: Call) -> None:
@@ -172,14 +160,8 @@ class Bc95G(Bc95):
 
     # -------------------------------------------------------------- receive
 
-    @at("+NSONMI?")
-    def read_nsonmi(self, call: Call) -> None:
-        self.line(f"+NSONMI:{self.nsonmi}")
-
-    @at("+NSONMI=")
-    def set_nsonmi(self, call: Call) -> None:
-        call.count(1, 1)
-        self.nsonmi = call.number(0, 0, 3)
+    read_nsonmi = reading("+NSONMI", "nsonmi")
+    set_nsonmi = setting("+NSONMI", "nsonmi", 3)
 
     def deliver_directly(self, sock: Socket, datagram: Datagram) -> bool:
         size, hexa = len(datagram.data), datagram.data.hex().upper()
@@ -232,14 +214,8 @@ class Bc95G(Bc95):
 
     # ---------------------------------------------------------------- LwM2M
 
-    @at("+QREGSWT?")
-    def read_qregswt(self, call: Call) -> None:
-        self.line(f"+QREGSWT:{self.nv.register_mode}")
-
-    @at("+QREGSWT=")
-    def set_qregswt(self, call: Call) -> None:
-        call.count(1, 1)
-        self.nv.register_mode = call.number(0, 0, 2)
+    read_qregswt = reading("+QREGSWT", "nv.register_mode")
+    set_qregswt = setting("+QREGSWT", "nv.register_mode", 2)
 
     @at("+QLWSREGIND=")
     def qlwsregind(self, call: Call) -> None:

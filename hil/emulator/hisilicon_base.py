@@ -7,10 +7,10 @@ V150 SDK. `from_manual` marks what no capture shows, `own choice` what no source
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import ClassVar
 
-from .engine import AtError, BadParameter, Call, Modem, Result, at
+from .engine import AtError, BadParameter, Call, Result, at
+from .gsm07 import Gsm07, setting, tests
 from .network import is_ipv4
 from .radio import DENIED
 
@@ -85,7 +85,7 @@ class Settings:
     psm: tuple[int, str, str] = (1, "01000011", "00000101")
 
 
-class HisiliconBase(Modem):
+class HisiliconBase(Gsm07):
     """Boot, identity, registration, contexts, statistics, ping, UART rate; as on V100."""
 
     FAMILY = "hisilicon"
@@ -107,27 +107,27 @@ class HisiliconBase(Modem):
     DEFAULT_CONTEXT: ClassVar[str] = "IP"
     CONTEXT_TAIL: ClassVar[str] = ",,0,0"  # capture calliope-bc95-cgdcont
 
-    TESTS: ClassVar[dict[str, str]] = {  # from_manual, but CGSN (capture bc35g-ident)
-        "+CGSN": "+CGSN:(0,1,2,3)",
-        "+CFUN": "+CFUN:(0,1),(0,1)",
-        "+CSQ": "+CSQ:(0-31,99),(99)",
-        "+CSCON": "+CSCON:(0,1)",
-        "+CGATT": "+CGATT:(0,1)",
-        "+CGACT": "+CGACT:(0,1)",
-        "+CEREG": "+CEREG:(0,1,2,3,4,5)",
-        "+CMEE": "+CMEE:(0,1)",
-        "+NPSMR": "+NPSMR:(0,1)",
-        "+CGPADDR": "+CGPADDR:(0)",
-        "+CGDCONT": '+CGDCONT:(0-10),("IP","NONIP"),,,(0),(0),,,,,(0,1)',
-        "+CPSMS": '+CPSMS:(0,1,2),,,("00000000"-"11111111"),("00000000"-"11111111")',
-        "+CEDRXS": '+CEDRXS:(0,1,2,3),(5),("0000"-"1111")',
+    TESTS: ClassVar[dict[str, str]] = {
+        **tests(
+            "",  # from_manual
+            CFUN="(0,1),(0,1)",
+            CSQ="(0-31,99),(99)",
+            CEREG="(0,1,2,3,4,5)",
+            CMEE="(0,1)",
+            NPSMR="(0,1)",
+            CGPADDR="(0)",
+            CGDCONT='(0-10),("IP","NONIP"),,,(0),(0),,,,,(0,1)',
+            CEDRXS='(0,1,2,3),(5),("0000"-"1111")',
+            NSMI="(0,1)",
+            NNMI="(0,1,2)",
+        ),
         "+NUESTATS": "NUESTATS:(RADIO,CELL,BLER,THP,APPSMEM,ALL)",
-        "+NSMI": "+NSMI:(0,1)",
-        "+NNMI": "+NNMI:(0,1,2)",
     }
     ACCEPTED = frozenset(
         {"+NEARFCN", "+NLOGLEVEL", "+NPOWERCLASS", "+NTSETID", "+QSECSWT", "+QSETPSK"}
     )
+
+    nv: Settings
 
     def setup(self) -> None:
         options, identity = self.options, self.identity
@@ -230,10 +230,6 @@ class HisiliconBase(Modem):
         if self.cereg:
             self.urc(self.cereg_urc())
 
-    def on_rrc(self) -> None:
-        if self.cscon:
-            self.urc(f"+CSCON:{int(self.radio.connected)}")
-
     def on_address(self) -> None:
         self.context_up()
 
@@ -248,21 +244,16 @@ class HisiliconBase(Modem):
             self.urc(f"+NPSMR:{int(self.radio.psm)}")
 
     def harmless_urcs(self) -> list[str]:
-        urcs = ["+NPINGERR:1"]  # facts 6.11: a late ping result, seen inside NSORF
-        if self.cscon:
-            urcs.append(f"+CSCON:{int(self.radio.connected)}")
-        if self.cereg:
-            urcs.append(self.cereg_urc())
+        # The first: facts 6.11, a late ping result, seen inside NSORF.
+        urcs = ["+NPINGERR:1", *self.registration_urcs()]
         if self.npsmr:
             urcs.append(f"+NPSMR:{int(self.radio.psm)}")
         return urcs
 
     def own_urc(self, name: str) -> str | None:
-        return {
-            "+CEREG": self.cereg_urc(),
-            "+CSCON": f"+CSCON:{int(self.radio.connected)}",
-            "+NPSMR": f"+NPSMR:{int(self.radio.psm)}",
-        }.get(name)
+        if name == "+NPSMR":
+            return f"+NPSMR:{int(self.radio.psm)}"
+        return super().own_urc(name)
 
     # ------------------------------------------------------------ identity
 
@@ -325,15 +316,7 @@ class HisiliconBase(Modem):
         if self.options.sim != "absent":  # else no data line: BC95 AT manual V1.9, 5.15
             self.line(f"+NCCID:{self.options.iccid}")
 
-    @at("+CMEE?")
-    def read_cmee(self, call: Call) -> None:
-        self.line(f"+CMEE:{self.cmee}")
-
     # -------------------------------------------------------------- radio
-
-    @at("+CFUN?")
-    def read_cfun(self, call: Call) -> None:
-        self.line(f"+CFUN:{self.cfun}")
 
     @at("+CFUN=")
     def set_cfun(self, call: Call) -> Result | None:
@@ -376,10 +359,6 @@ class HisiliconBase(Modem):
         self.cfun, self.sim_ready, self.attaching = 0, False, False
         self.radio.switch_off()
 
-    @at("+CGATT?")
-    def read_cgatt(self, call: Call) -> None:
-        self.line(f"+CGATT:{int(self.radio.attached)}")
-
     @at("+CGATT=")
     def set_cgatt(self, call: Call) -> None:
         call.count(1, 1)
@@ -404,11 +383,6 @@ class HisiliconBase(Modem):
     def read_cereg(self, call: Call) -> None:
         self.line(f"+CEREG:{self.cereg},{self._cereg_fields()}")
 
-    @at("+CEREG=")
-    def set_cereg(self, call: Call) -> None:
-        call.count(1, 1)
-        self.cereg = call.number(0, 0, 5)
-
     def cereg_urc(self) -> str:
         return f"+CEREG:{self._cereg_fields()}"
 
@@ -427,24 +401,12 @@ class HisiliconBase(Modem):
             fields += f",{network.t3324},{network.t3412}" if granted else ",,"
         return fields
 
-    @at("+CSCON?")
-    def read_cscon(self, call: Call) -> None:
-        self.line(f"+CSCON:{self.cscon},{int(self.radio.connected)}")
-
-    @at("+CSCON=")
-    def set_cscon(self, call: Call) -> None:
-        call.count(1, 1)
-        self.cscon = call.number(0, 0, 1)
-
     @at("+NPSMR?")
     def read_npsmr(self, call: Call) -> None:
         mode = f",{int(self.radio.psm)}" if self.npsmr else ""
         self.line(f"+NPSMR:{self.npsmr}{mode}")
 
-    @at("+NPSMR=")
-    def set_npsmr(self, call: Call) -> None:
-        call.count(1, 1)
-        self.npsmr = call.number(0, 0, 1)
+    set_npsmr = setting("+NPSMR", "npsmr", 1)
 
     @at("+COPS?")
     def read_cops(self, call: Call) -> None:
@@ -485,49 +447,11 @@ class HisiliconBase(Modem):
         mode, tau, active = self.nv.psm
         self.line(f"+CPSMS:{mode},,,{tau},{active}" if mode else "+CPSMS:0")
 
-    @at("+CPSMS=")
-    def set_cpsms(self, call: Call) -> None:
-        call.count(1, 5)
-        mode = call.number(0, 0, 2)
-        tau = self.bits(call, 3, 8, self.nv.psm[1])
-        active = self.bits(call, 4, 8, self.nv.psm[2])
-        self.nv.psm = (mode, tau, active)
-        self.radio.power_saving = mode == 1
-
-    def bits(self, call: Call, index: int, length: int, default: str) -> str:
-        if not call.given(index):
-            return default
-        bits = call.quoted(index)
-        if len(bits) != length or set(bits) - {"0", "1"}:
-            raise BadParameter
-        return bits
-
-    @at("+CEDRXS?")
-    def read_cedrxs(self, call: Call) -> None:
-        self.line(f'+CEDRXS:5,"{self.edrx}"')
-
-    @at("+CEDRXS=")
-    def set_cedrxs(self, call: Call) -> None:
-        call.count(1, 3)
-        call.number(0, 0, 3)
-        call.number(1, 5, 5, default=5)
-        self.edrx = self.bits(call, 2, 4, self.edrx)
-
-    @at("+CEDRXRDP")
-    def cedrxrdp(self, call: Call) -> None:
-        granted = self.network.edrx
-        if granted is None or not self.radio.attached:
-            self.line("+CEDRXRDP:0")
-        else:
-            self.line(f'+CEDRXRDP:5,"{self.edrx}","{granted}","0011"')
-
     @at("+CCLK?")
     def cclk(self, call: Call) -> None:
         if not self.radio.attached:
             return  # only OK while there is no time: BC95 AT manual V1.9, 3.19
-        quarters = self.network.zone_quarters
-        local = self.network.now() + timedelta(minutes=15 * quarters)
-        self.line(f"+CCLK:{local:%y/%m/%d,%H:%M:%S}{quarters:+03d}")
+        self.line(f"+CCLK:{self.local_time()}")
 
     @at("+NBAND?")
     def read_nband(self, call: Call) -> None:
@@ -599,11 +523,8 @@ class HisiliconBase(Modem):
     def read_cgact(self, call: Call) -> None:
         self.lines([f"+CGACT:{cid},{int(cid == self.bearer)}" for cid in sorted(self.contexts)])
 
-    @at("+CGACT=")
-    def set_cgact(self, call: Call) -> None:
-        call.count(1, 2)
-        call.number(0, 0, 1)
-        if call.number(1, 0, 10, default=0) not in self.contexts:
+    def need_context(self, cid: int) -> None:
+        if cid not in self.contexts:
             raise AtError(4)
 
     @at("+CGPADDR")

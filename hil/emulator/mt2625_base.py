@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import ClassVar
 
 from .clock import Handle
@@ -17,13 +16,14 @@ from .engine import (
     AtError,
     BadParameter,
     Call,
-    Modem,
     Param,
     Result,
     State,
     at,
     split_outside_quotes,
 )
+from .gsm07 import reading, tests
+from .mt2625_gsm import Mt2625Gsm
 from .radio import DENIED
 from .seam import Kind
 
@@ -98,10 +98,12 @@ class Settings:
     )
 
 
-class Mt2625Base(Modem):
+class Mt2625Base(Mt2625Gsm):
     """Boot, sleep, parsing, identity, registration, contexts, power saving, UART rate."""
 
     FAMILY = "mt2625"
+    GAP = " "
+    CIDS = (1, 15)
     LINE_TOO_LONG = None  # own choice: 536 belongs to HiSilicon
     LINE_LIMIT = 2400  # own choice: QISENDEX with 1024 bytes needs about 2070
     CMEE_LEVELS = (0, 1, 2)
@@ -133,29 +135,28 @@ class Mt2625Base(Modem):
         50: "incorrect parameters",
         51: "command in progress",
         100: "unknown",
+        330: "SMSC address unknown",  # a CMS error
     }
-    TESTS: ClassVar[dict[str, str]] = {  # from_manual
-        "+CFUN": "+CFUN: (0,1,4,7),(0-2)",
-        "+CEREG": "+CEREG: (0-5)",
-        "+CSCON": "+CSCON: (0,1)",
-        "+CGATT": "+CGATT: (0,1)",
-        "+CGACT": "+CGACT: (0,1)",
-        "+CMEE": "+CMEE: (0,1,2)",
-        "+CSQ": "+CSQ: (0-31,99),(0-7,99)",
-        "+CESQ": "+CESQ: (0-63,99),(0-7,99),(255),(255),(0-34,255),(0-97,255)",
-        "+CGSN": "+CGSN: (0,1,2,3)",
+    TESTS: ClassVar[dict[str, str]] = {
+        **tests(
+            " ",  # from_manual
+            CFUN="(0,1,4,7),(0-2)",
+            CEREG="(0-5)",
+            CMEE="(0,1,2)",
+            CSQ="(0-31,99),(0-7,99)",
+            CESQ="(0-63,99),(0-7,99),(255),(255),(0-34,255),(0-97,255)",
+            QSCLK="(0-2)",
+            QRST="(1)",
+            QPOWD="(0-2)",
+            QATWAKEUP="(0,1)",
+            QNBIOTEVENT="(0,1),(1)",
+            QIOPEN='(1),(0-4),"UDP","<remote_ip>",<remote_port>,<local_port>,(0,1)',
+            QICLOSE="(0-4)",
+            QISEND="(0-4),(0-1024)",
+            QIRD="(0-4),(1-512)",
+            CEDRXS='(0-3),(5),("0000"-"1111")',
+        ),
         "+CPIN": "",
-        "+QSCLK": "+QSCLK: (0-2)",
-        "+QRST": "+QRST: (1)",
-        "+QPOWD": "+QPOWD: (0-2)",
-        "+QATWAKEUP": "+QATWAKEUP: (0,1)",
-        "+QNBIOTEVENT": "+QNBIOTEVENT: (0,1),(1)",
-        "+QIOPEN": '+QIOPEN: (1),(0-4),"UDP","<remote_ip>",<remote_port>,<local_port>,(0,1)',
-        "+QICLOSE": "+QICLOSE: (0-4)",
-        "+QISEND": "+QISEND: (0-4),(0-1024)",
-        "+QIRD": "+QIRD: (0-4),(1-512)",
-        "+CPSMS": '+CPSMS: (0,1,2),,,("00000000"-"11111111"),("00000000"-"11111111")',
-        "+CEDRXS": '+CEDRXS: (0-3),(5),("0000"-"1111")',
     }
     ACCEPTED = frozenset(  # taken with OK in captures bc66-03, bc26-12, bc26-14
         {"+QLWSERV", "+QMTCFG", "+CTZR", "+CTZU", "+IFC", "+ICF"}
@@ -165,7 +166,10 @@ class Mt2625Base(Modem):
 
     # ---------------------------------------------------------------- life
 
+    nv: Settings
+
     def setup(self) -> None:
+        super().setup()
         self.nv = Settings(self.rate, self.echo)
         self.saved_cmee = self.options.cmee
         self.quirks = QUIRKS.get(self.firmware, Quirks())
@@ -180,6 +184,7 @@ class Mt2625Base(Modem):
 
     def reset_volatile(self) -> None:
         """Settings every boot starts with."""
+        super().reset_volatile()
         self.cfun = 1
         self.cereg = self.cscon = 0
         self.cops_mode, self.cops_format = 0, 2
@@ -273,11 +278,11 @@ class Mt2625Base(Modem):
 
     def on_stat(self) -> None:
         if self.cereg:
-            self.urc(self._cereg_text(f"+CEREG: {self.radio.stat}"))
+            self.urc(self.cereg_urc())
+        super().on_stat()
 
-    def on_rrc(self) -> None:
-        if self.cscon:
-            self.urc(f"+CSCON: {int(self.radio.connected)}")
+    def cereg_urc(self) -> str:
+        return self._cereg_text(f"+CEREG: {self.radio.stat}")
 
     def on_address(self) -> None:
         self.urc(f"+IP: {self.radio.address}")  # captures bc66-03, bc66-04
@@ -297,17 +302,7 @@ class Mt2625Base(Modem):
         urcs = ["+QPING: 569"]  # a late ping result
         if self.radio.address:
             urcs.append(f"+IP: {self.radio.address}")
-        if self.cscon:
-            urcs.append(f"+CSCON: {int(self.radio.connected)}")
-        if self.cereg:
-            urcs.append(self._cereg_text(f"+CEREG: {self.radio.stat}"))
-        return urcs
-
-    def own_urc(self, name: str) -> str | None:
-        return {
-            "+CEREG": self._cereg_text(f"+CEREG: {self.radio.stat}"),
-            "+CSCON": f"+CSCON: {int(self.radio.connected)}",
-        }.get(name)
+        return urcs + self.registration_urcs()
 
     # -------------------------------------------------------------- parsing
 
@@ -442,19 +437,11 @@ class Mt2625Base(Modem):
             self.radio.switch_on()
             self.after_final(self.radio.search)
 
-    @at("+CMEE?")
-    def read_cmee(self, call: Call) -> None:
-        self.line(f"+CMEE: {self.cmee}")
-
     @at("+CBC")
     def cbc(self, call: Call) -> None:
         self.line("+CBC: 0,0,3379")
 
     # ----------------------------------------------------------------- radio
-
-    @at("+CFUN?")
-    def read_cfun(self, call: Call) -> None:
-        self.line(f"+CFUN: {self.cfun}")
 
     @at("+CFUN=")
     def set_cfun(self, call: Call) -> Result | None:
@@ -480,10 +467,6 @@ class Mt2625Base(Modem):
         self.after_final(self.radio.search)
         return None
 
-    @at("+CGATT?")
-    def read_cgatt(self, call: Call) -> None:
-        self.line(f"+CGATT: {int(self.radio.attached)}")
-
     @at("+CGATT=")
     def set_cgatt(self, call: Call) -> None:
         wanted = call.number(0, 0, 1)
@@ -498,11 +481,6 @@ class Mt2625Base(Modem):
     @at("+CEREG?")
     def read_cereg(self, call: Call) -> None:
         self.line(self._cereg_text(f"+CEREG: {self.cereg},{self.radio.stat}"))
-
-    @at("+CEREG=")
-    def set_cereg(self, call: Call) -> None:
-        call.count(1, 1)
-        self.cereg = call.number(0, 0, 5)
 
     def _cereg_text(self, start: str) -> str:
         radio, network, level = self.radio, self.network, self.cereg
@@ -523,15 +501,6 @@ class Mt2625Base(Modem):
             granted = network.active_time is not None
             fields += [f'"{network.t3324}"', f'"{network.t3412}"'] if granted else ["", ""]
         return ",".join([start, *fields])
-
-    @at("+CSCON?")
-    def read_cscon(self, call: Call) -> None:
-        self.line(f"+CSCON: {self.cscon},{int(self.radio.connected)}")
-
-    @at("+CSCON=")
-    def set_cscon(self, call: Call) -> None:
-        call.count(1, 1)
-        self.cscon = call.number(0, 0, 1)
 
     @at("+COPS?")
     def read_cops(self, call: Call) -> None:
@@ -602,9 +571,7 @@ class Mt2625Base(Modem):
 
     @at("+CCLK?")
     def cclk(self, call: Call) -> None:
-        quarters = self.network.zone_quarters
-        local = self.network.now() + timedelta(minutes=15 * quarters)
-        self.line(f'+CCLK: "{local:%y/%m/%d,%H:%M:%S}{quarters:+03d}"')
+        self.line(f'+CCLK: "{self.local_time()}"')
 
     @at("+QBAND?")
     def read_qband(self, call: Call) -> None:
@@ -671,12 +638,6 @@ class Mt2625Base(Modem):
     def read_cgact(self, call: Call) -> None:
         self.line(f"+CGACT: 1,{int(self.radio.attached)}")
 
-    @at("+CGACT=")
-    def set_cgact(self, call: Call) -> None:
-        call.count(1, 2)
-        call.number(0, 0, 1)
-        call.number(1, 1, 15, default=1)
-
     @at("+QGACT=")
     def qgact(self, call: Call) -> None:  # facts 1.2; manual example bc26doc-24
         call.count(2, 5)
@@ -695,44 +656,15 @@ class Mt2625Base(Modem):
         mode, tau, active = self.nv.psm
         self.line(f'+CPSMS: {mode},,,"{tau}","{active}"')
 
-    @at("+CPSMS=")
-    def set_cpsms(self, call: Call) -> None:
-        call.count(1, 5)
-        mode = call.number(0, 0, 2)
-        tau = self._bits(call, 3, 8, self.nv.psm[1])
-        self.nv.psm = (mode, tau, self._bits(call, 4, 8, self.nv.psm[2]))
-        self.radio.power_saving = mode == 1
+    @property
+    def edrx(self) -> str:
+        return self.nv.edrx
 
-    def _bits(self, call: Call, index: int, length: int, default: str) -> str:
-        if not call.given(index):
-            return default
-        bits = call.quoted(index)
-        if len(bits) != length or set(bits) - {"0", "1"}:
-            raise BadParameter
-        return bits
+    @edrx.setter
+    def edrx(self, bits: str) -> None:
+        self.nv.edrx = bits
 
-    @at("+CEDRXS?")
-    def read_cedrxs(self, call: Call) -> None:
-        self.line(f'+CEDRXS: 5,"{self.nv.edrx}"')
-
-    @at("+CEDRXS=")
-    def set_cedrxs(self, call: Call) -> None:
-        call.count(1, 3)
-        call.number(0, 0, 3)
-        call.number(1, 5, 5, default=5)
-        self.nv.edrx = self._bits(call, 2, 4, self.nv.edrx)
-
-    @at("+CEDRXRDP")
-    def cedrxrdp(self, call: Call) -> None:
-        granted = self.network.edrx
-        if granted is None or not self.radio.attached:
-            self.line("+CEDRXRDP: 0")
-        else:
-            self.line(f'+CEDRXRDP: 5,"{self.nv.edrx}","{granted}","0011"')
-
-    @at("+QSCLK?")
-    def read_qsclk(self, call: Call) -> None:
-        self.line(f"+QSCLK: {self.sclk}")
+    read_qsclk = reading("+QSCLK", "sclk")
 
     @at("+QSCLK=")
     def set_qsclk(self, call: Call) -> None:
@@ -750,9 +682,7 @@ class Mt2625Base(Modem):
             self._lock.cancel()
         self._lock = self.after(0.0, self.fall_asleep)
 
-    @at("+QATWAKEUP?")
-    def read_qatwakeup(self, call: Call) -> None:
-        self.line(f"+QATWAKEUP: {self.nv.wakeup}")
+    read_qatwakeup = reading("+QATWAKEUP", "nv.wakeup")
 
     @at("+QATWAKEUP=")
     def set_qatwakeup(self, call: Call) -> None:

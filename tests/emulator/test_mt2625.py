@@ -11,6 +11,7 @@ from hil.emulator import Network
 PEER = ("192.0.2.1", 7)
 OK = b"\r\nOK\r\n"
 ERROR = b"\r\nERROR\r\n"
+IP = "+IP: 10.0.0.7"
 
 
 def ready(make: Any, network: Network | None = None, model: str = "bc66", **more: Any) -> Any:
@@ -390,9 +391,35 @@ def test_a_modem_managers_first_questions(make_bench: Any) -> None:
         assert bench.lines(command)[-1] == "OK", command
     for command in ("AT+GCAP", "AT+WS46=?", "AT+CSCS=?", "AT+CRSM=176,28589,0,0,4", "AT+CPMS=?"):
         assert bench.ask(command) == ERROR, command
-    for command in ("AT+CREG=2", "AT+CGREG?", "AT+CNMI=2,1,0,2,0", "AT^SBNR=?", "AT+SYNCML=?"):
+    for command in ("AT+CNMI=2,1,0,2,0", "AT^SBNR=?", "AT+SYNCML=?"):
         assert bench.ask(command) == ERROR, command
     assert bench.lines("AT+CGMI;+CGMM") == ["Quectel_Ltd", "Quectel_BC66", "OK"]
     assert bench.lines("AT+CGSN") == ["867726030047601", "OK"]
     assert bench.lines("AT+COPS=3,2;+COPS?") == ['+COPS: 0,2,"46000",9', "OK"]
     assert bench.lines("AT+CSQ") == ["+CSQ: 18,0", "OK"]
+
+
+@pytest.mark.parametrize("name", ["+CREG", "+CGREG"])
+def test_registration_as_gsm_tells_it(make_bench: Any, name: str) -> None:
+    bench = ready(make_bench)
+    assert bench.lines(f"AT{name}=?") == [f"{name}: (0-2)", "OK"]
+    assert bench.lines(f"AT{name}?") == [f"{name}: 0,1", "OK"]
+    assert bench.lines(f"AT{name}=2;{name}?") == [f'{name}: 2,1,"7871","0D09F951"', "OK"]
+    assert bench.lines("AT+CGATT=0") == ["OK", f"{name}: 0"]
+    assert bench.lines("AT+CGATT=1", 30.0)[-2:] == [f'{name}: 1,"7871","0D09F951"', IP]
+    assert bench.ask(f"AT{name}=3") == ERROR
+
+
+def test_the_message_format_and_no_service_centre(make_bench: Any) -> None:
+    bench = ready(make_bench, cmee=1)
+    assert bench.lines("AT+CMGF=?") == ["+CMGF: (0,1)", "OK"]
+    assert bench.lines("AT+CMGF=1;+CMGF?") == ["+CMGF: 1", "OK"]
+    assert bench.lines("AT+CSCA?") == ["+CMS ERROR: 330"]
+    assert bench.lines('AT+CSCA="+8613800100500"') == ["OK"]
+    assert bench.lines("AT+CSCA?") == ['+CSCA: "+8613800100500",145', "OK"]
+    assert bench.lines("AT+CMEE=2;+CMEE?;+CSCA=5") == ["+CMEE: 2", "ERROR"]
+
+
+@pytest.mark.parametrize(("level", "text"), [(0, "ERROR"), (2, "+CMS ERROR: SMSC address unknown")])
+def test_a_message_error_at_each_level(make_bench: Any, level: int, text: str) -> None:
+    assert ready(make_bench, cmee=level).lines("AT+CSCA?") == [text]

@@ -1,0 +1,1 @@
+"""AT programs written elsewhere, against the software modems. Each is skipped when missing."""
