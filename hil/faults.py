@@ -15,6 +15,7 @@ from functools import partial
 from typing import ClassVar
 
 from hil.emulator import MODELS, Kind, Options, Piece, State
+from hil.emulator.cells import Stat
 from hil.emulator.clock import Handle
 from hil.emulator.engine import AtError, Result
 from hil.emulator.harm import (
@@ -34,8 +35,7 @@ from hil.emulator.harm import (
     shown,
     whole,
 )
-from hil.emulator.network import Stat
-from hil.emulator.seam import Way
+from hil.emulator.network import Way
 
 __all__ = ["FAULTS", "Fault", "FaultSpec", "Faults", "check", "parse", "usage", "with_faults"]
 

@@ -15,13 +15,19 @@ from enum import Enum
 from typing import Any, ClassVar, Literal, Protocol
 
 from .clock import Clock, Handle
+from .memory import Memory
 from .network import Address, Network
 from .options import Options
+from .pins import Pins
 from .radio import Radio
-from .seam import Executed, Kind, Piece, Restart, Seam, Traffic, Truth, Urc
+from .recent import Recent
+from .script import Script
+from .seam import KEPT, Executed, Kind, Piece, Restart, Seam, Traffic, Truth, Urc
 
 CR, LF = 0x0D, 0x0A
 CTRL_Z, ESC = 0x1A, 0x1B
+INBOX = 65536
+"""Bytes that wait for a busy modem; what comes on top is lost, as in an overrun UART."""
 
 Form = Literal["exec", "read", "test", "set"]
 _SUFFIXES: tuple[tuple[str, Form], ...] = (("=?", "test"), ("?", "read"), ("=", "set"))
@@ -177,10 +183,22 @@ class Counters:
 
     bytes_in: int = 0
     bytes_out: int = 0
-    commands: list[str] = field(default_factory=list)
-    """Command lines as received, without CR."""
+    commands: Recent[str] = field(default_factory=lambda: Recent(KEPT))
+    """Command lines as received, without CR: the latest `Options.keep`."""
+    lines: int = 0
+    """All command lines."""
+    understood: int = 0
+    """Those of them that began with AT."""
     lost_lines: int = 0
     """Lines that came while the modem could not listen."""
+    lost_bytes: int = 0
+    """Bytes for which the busy modem had no room."""
+    urcs: int = 0
+    restarts: int = 0
+    datagrams: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("sent", "passed", "came", "received"), 0)
+    )
+    """By what befell them, see `Traffic`."""
 
 
 class State(Enum):
@@ -224,6 +242,8 @@ class Modem:
     """Constant answers to test commands, by command name."""
     ACCEPTED: ClassVar[frozenset[str]] = frozenset()
     """`+NAME=` commands that are taken with OK and do nothing here."""
+    AUTOBAUD: ClassVar[bool] = False
+    """Does the UART take the rate of the first AT it hears, unless one was set?"""
 
     handlers: ClassVar[dict[str, dict[Form, str]]] = {}
 
@@ -250,19 +270,24 @@ class Modem:
     ) -> None:
         self.model, self.options, self.network, self.clock = model, options, network, clock
         self._write = send
-        self.counters = Counters()
-        self.truth = Truth()
+        self.counters = Counters(commands=Recent(options.keep))
+        self.truth = Truth(Recent(options.keep))
         self.faults = Seam() if options.faults is None else options.faults()
         """What stands between this modem and the world."""
         self._executed: Executed | None = None
         self._since_damage: int | None = None
-        self.injected_urcs: list[bytes] = []
-        """URCs put in by `Options.urc_seed`, in order, without their line ends."""
-        self.rate: int | None = options.rate or options.baud or model.rate
+        self.injected_urcs: Recent[bytes] = Recent(options.keep)
+        """The latest URCs put in by `Options.urc_seed`, in order, without their line ends."""
+        default_rate = None if self.AUTOBAUD else model.rate
+        self.rate: int | None = options.rate or options.baud or default_rate
         """UART rate in bit/s; None while the modem listens for any rate (auto-baud)."""
+        self.nv: Any = None
+        """What a restart keeps; the dialect makes it."""
         self.echo = self.ECHO if options.echo is None else options.echo
         self.cmee = options.cmee
         self.state = State.OFF
+        self.on_power: Callable[[], None] = lambda: None
+        """Called when the modem is switched on or off."""
         self.firmware = options.firmware or model.firmware
         self._timers: set[Timer] = set()
         self._inbox = bytearray()
@@ -276,12 +301,17 @@ class Modem:
         self._after_final: list[Callable[[], None]] = []
         self._random = random.Random(options.urc_seed)
         self.faults.attach(self)
-        self.radio = Radio(network, self.after, self.faults)
+        self.radio = Radio(network, self.after, self.faults, self._emulated_time, options.imei)
         self.radio.on_stat = self.on_stat
         self.radio.on_rrc = self.on_rrc
         self.radio.on_address = self.on_address
         self.radio.on_psm = self.on_psm
+        self.radio.bands = self.bands
         self.setup()
+        self.memory = Memory(self)
+        self.pins = Pins(self)
+        self.script = Script(self)
+        self.network.begin(self, clock, options.speed)
 
     # ------------------------------------------------------------------ life
 
@@ -289,15 +319,20 @@ class Modem:
         """Switch on as `Options.boot` says."""
         if self.options.boot == "cold":
             self.power_on()
-        else:
+        elif self.options.boot == "ready":
             self.state = State.READY
             self.start_ready()
         self.faults.started()
+        self.script.load()
 
     def close(self) -> None:
         """Stop everything: timers, sockets, radio."""
         self.state = State.OFF
+        self.memory.keep()
         self.faults.closed()
+        self.script.close()
+        self.pins.close()
+        self.network.end(self)
         self.radio.close()
         self.cancel_timers()
         self.lose_state()
@@ -306,12 +341,30 @@ class Modem:
     def power_on(self) -> None:
         """Power comes on: boot and print the banner."""
         self._begin_boot()
+        self.on_power()
         self.cold_boot()
 
     def power_off(self) -> None:
         """Power goes away; nothing is answered until `power_on`."""
         self._begin_boot()
         self.state = State.OFF
+        self.on_power()
+
+    @property
+    def powered(self) -> bool:
+        """Is it switched on?"""
+        return self.state is not State.OFF
+
+    def power_cycle(self, seconds: float = 1.0) -> None:
+        """Take the power away and give it back after `seconds`; the modem boots."""
+        self.power_off()
+        self.after(seconds, self.power_on)
+
+    def reset(self) -> None:
+        """The RESET pin was pulled long enough, and let go: boot."""
+        self._begin_boot()
+        self.on_power()
+        self.reset_boot()
 
     def reboot(self, cause: str | None = None) -> None:
         """Restart by itself (watchdog and the like) with `cause` in the banner."""
@@ -319,7 +372,9 @@ class Modem:
         self.warm_boot(cause)
 
     def _begin_boot(self) -> None:
+        self.counters.restarts += 1
         self.truth.events.append(Restart(self.clock.time()))
+        self.memory.keep()
         self.faults.booting()
         self.radio.reset()
         self.cancel_timers()
@@ -362,8 +417,22 @@ class Modem:
         """Schedule the boot after a restart; ends in `booted`."""
         raise NotImplementedError
 
+    def reset_boot(self) -> None:
+        """Schedule the boot after a reset by its pin; ends in `booted`."""
+        self.cold_boot()
+
     def lose_state(self) -> None:
         """Forget volatile settings and close sockets."""
+
+    def reset_volatile(self) -> None:
+        """Give every volatile setting the value a boot gives it."""
+
+    def wake(self) -> None:
+        """Pulse on the pin that ends deep sleep."""
+
+    def bands(self) -> tuple[int, ...]:
+        """Bands the modem may use; none or 0: all it can."""
+        return tuple(getattr(self.nv, "bands", ()))
 
     def on_stat(self) -> None:
         """Registration changed."""
@@ -408,6 +477,10 @@ class Modem:
         timer.handle = self.clock.call_later(delay / self.options.speed, timer.fire)
         return timer
 
+    def _emulated_time(self) -> float:
+        """Seconds as the modem's own waits count them."""
+        return self.clock.time() * self.options.speed
+
     def cancel_timers(self) -> None:
         for timer in list(self._timers):
             timer.cancel()
@@ -438,6 +511,7 @@ class Modem:
             self.options.on_bytes("out", piece.data, now)
         for kind, text in piece.texts:
             end, clean = self.counters.bytes_out, self._since_damage
+            self.counters.urcs += kind is Kind.URC
             self.truth.events.append(Urc(now, text, end, clean, kind is Kind.TRAILER))
         self._write(piece.data)
 
@@ -503,7 +577,9 @@ class Modem:
         if self._busy and self._sink is None and self.options.busy == "error":
             self._refuse(data)
             return
-        self._inbox += data
+        room = max(INBOX - len(self._inbox), 0)
+        self.counters.lost_bytes += len(data[room:])
+        self._inbox += data[:room]
         self._pump()
 
     def _not_listening(self, data: bytes) -> None:
@@ -589,6 +665,8 @@ class Modem:
 
     def _note(self, text: str) -> None:
         self.counters.commands.append(text)
+        self.counters.lines += 1
+        self.counters.understood += text[:2].upper() == "AT"
         self._executed = Executed(self.clock.time(), text)
         self.truth.events.append(self._executed)
 
@@ -662,7 +740,13 @@ class Modem:
         self._flush()
 
     def run(self, call: Call) -> Result | None:
-        """Find the handler and run it."""
+        """Find the handler and run it; a script comes first."""
+        if call in self.script:
+            return self.script.run(call)
+        return self.run_own(call)
+
+    def run_own(self, call: Call) -> Result | None:
+        """Run the model's own handler."""
         forms = self.handlers.get(call.name)
         if call.name == "":
             return None
@@ -690,6 +774,7 @@ class Modem:
         actions, self._after_final = self._after_final, []
         for action in actions:
             action()
+        self.memory.keep()
 
     def result_text(self, error: AtError | None) -> str:
         """The final result as the present CMEE level prints it."""
@@ -731,16 +816,21 @@ class Modem:
             send()
 
         if not self.radio.lost("up", data):
-            self.faults.datagram("up", data, passed)
+            self.faults.datagram("up", data, lambda: self.radio.carry("up", passed))
 
     def downlink(self, data: bytes, peer: Address, deliver: Callable[[], None]) -> None:
         """A datagram for this modem came from the internet."""
         self.record("came", peer, data)
-        self.faults.datagram("down", data, lambda: self.radio.downlink(data, deliver))
+
+        def on_the_air() -> None:
+            self.radio.carry("down", lambda: self.radio.downlink(data, deliver))
+
+        self.faults.datagram("down", data, on_the_air)
 
     def record(
         self, event: Literal["sent", "passed", "came", "received"], peer: Address, data: bytes
     ) -> None:
+        self.counters.datagrams[event] += 1
         self.truth.events.append(Traffic(self.clock.time(), event, peer, data))
 
     # --------------------------------------------- handlers of every dialect

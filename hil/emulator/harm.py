@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from .cells import Stat
 from .clock import Handle
 from .engine import AtError, Modem, Result
 from .models import MODELS
-from .network import Stat
-from .seam import Happening, Kind, Piece, Seam, Way
+from .network import Way
+from .seam import Happening, Kind, Piece, Seam
 
 Value = float | int | str
 FAMILIES = ("hisilicon", "mt2625")

@@ -35,5 +35,9 @@ def create(
     `clock` is asyncio's running loop or a `ManualClock`; `send` gets what the modem writes.
     """
     modem = build(model, options or Options(), network or Network(), send, clock)
-    modem.start()
+    try:
+        modem.start()
+    except BaseException:
+        modem.close()
+        raise
     return modem

@@ -10,12 +10,18 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from pathlib import Path
+from random import Random
 from typing import Literal, Protocol
+
+from .cells import Cell, Neighbour, Registration, Signal, Stat, strongest
+from .clock import Clock, Handle
+from .recent import Recent
 
 Address = tuple[str, int]
 Deliver = Callable[[bytes, Address], None]
-Stat = Literal[1, 5, "denied", "none"]
+Way = Literal["up", "down"]
 
 
 class Endpoint(Protocol):
@@ -74,7 +80,7 @@ class ScriptedWire:
     """No internet at all: peers are functions, datagrams are kept in `sent`."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[Address, bytes]] = []
+        self.sent: Recent[tuple[Address, bytes]] = Recent(10_000)
         self.endpoints: list[ScriptedEndpoint] = []
         self.peers: dict[Address, Callable[[bytes], list[bytes]]] = {}
 
@@ -106,68 +112,53 @@ class ScriptedEndpoint:
 
 
 @dataclass(kw_only=True)
-class Signal:
-    """Radio measurements of the serving cell (capture hi2115-b300sp2-stats-nmgs)."""
+class Air:
+    """What befalls the datagrams of one direction; chances are 0..1."""
 
-    power: int = -819
-    """RSRP in 0.1 dBm."""
-    total: int = -761
-    """RSSI in 0.1 dBm."""
-    tx_power: int = 230
-    """0.1 dBm."""
-    tx_time: int = 1144
-    """ms since boot."""
-    rx_time: int = 76193
-    """ms since boot."""
-    cell_id: int = 125414482
-    ecl: int = 0
-    """Coverage level 0..2."""
-    snr: int = 234
-    """0.1 dB."""
-    earfcn: int = 2509
-    earfcn_offset: int = 2
-    pci: int = 226
-    rsrq: int = -108
-    """0.1 dB."""
-    band: int = 8
-    operator_mode: int = 4
-    ber: int = 0
+    latency: float | None = None
+    """s; None: as `Network.latency`."""
+    jitter: float = 0.0
+    """Up to so many seconds more, at random; the order stays."""
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    """Chance of being held back for `hold` seconds while others pass."""
+    hold: float = 2.0
 
     @property
-    def csq(self) -> int:
-        """RSSI as AT+CSQ counts it, 0..31 (3GPP TS 27.007)."""
-        return max(0, min(31, (self.total + 1130) // 20))
-
-
-@dataclass(kw_only=True)
-class Neighbour:
-    """A neighbour cell; dBm and dB values in tenths."""
-
-    earfcn: int
-    pci: int
-    power: int
-    rsrq: int
-    total: int = -1354
-    snr: int = 200
+    def calm(self) -> bool:
+        return not (self.loss or self.duplicate or self.reorder)
 
 
 @dataclass(kw_only=True)
 class Network:
     """The network a software modem lives in; change it while running through `change`."""
 
+    seed: int = 0
+    """Of all that happens by chance here."""
     attach_delay: float = 2.0
     """From the start of the search to registration, s."""
+    attach_spread: float = 0.0
+    """Up to so many seconds more, at random."""
     stat: Stat = 1
     """Outcome: 1 home, 5 roaming, "denied" with `reject_cause`, "none" = no coverage."""
     reject_cause: int = 15
     """EMM cause of a denied attach (capture-backed example: 15)."""
     address: str = "10.0.0.7"
+    """Of a modem that is attached, unless `addresses` has more."""
+    addresses: IPv4Network | None = None
+    """Each attach takes the next address of it."""
+    nat_timeout: float | None = None
+    """Silence after which the carrier's NAT forgets a socket: the next datagram leaves from
+    another port, and what still comes to the old one is lost. None: never."""
     apn: str = ""
     plmn: str = "46000"
     tac: int = 0x7871
     ci: int = 0x0D09F951
     latency: float = 0.0
     """Radio latency each way, s."""
+    up: Air = field(default_factory=Air)
+    down: Air = field(default_factory=Air)
     uplink_queue: int = 8
     """Datagrams the modem holds for the radio before it is busy (159)."""
     rrc_idle: float | None = 10.0
@@ -177,8 +168,16 @@ class Network:
     t3412: str = "01000011"
     t3324: str = "00000101"
     """Granted PSM timers, as 8 bits (3GPP TS 24.008), shown by CEREG 4 and 5 when active."""
+    tau: float | None = None
+    """T3412: the modem wakes this long after the release, s; None: never by itself."""
     edrx: str | None = None
     """Granted eDRX value as 4 bits; None: not granted."""
+    edrx_cycle: float | None = None
+    """An idle modem listens once in so many seconds; None: always."""
+    paging_window: float = 2.56
+    """How long it listens then, s."""
+    buffer: int = 0
+    """Datagrams the network keeps for a modem in power saving; the others are lost."""
     ping: dict[str, int | None] = field(default_factory=dict)
     """Ping times by address, ms; None: no answer."""
     ping_ms: int = 962
@@ -199,24 +198,133 @@ class Network:
     zone_quarters: int = 32
     signal: Signal = field(default_factory=Signal)
     neighbours: list[Neighbour] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    """When there are any, the strongest one decides `signal`, `tac`, `ci` and `neighbours`."""
+    registrations: list[Registration] = field(default_factory=list)
+    """What `stat` and `reject_cause` become, and when."""
+    repeat: float | None = None
+    """The time of `cells` and `registrations` starts again after so many seconds."""
     wire: Wire = field(default_factory=UdpWire)
     watchers: list[Callable[[], None]] = field(default_factory=list, repr=False)
+
+    _clock: Clock | None = field(default=None, init=False, repr=False)
+    _speed: float = field(default=1.0, init=False, repr=False)
+    _start: float = field(default=0.0, init=False, repr=False)
+    _users: list[object] = field(default_factory=list, init=False, repr=False)
+    _timer: Handle | None = field(default=None, init=False, repr=False)
+    _given: int = field(default=0, init=False, repr=False)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Network:
+        """The network that a file describes. Raises `netfile.BadNetwork`."""
+        from .netfile import read_network  # it needs this module first
+
+        return read_network(Path(path))
 
     def change(self, stat: Stat) -> None:
         """Change coverage or admission now; attached modems notice."""
         self.stat = stat
+        self._tell()
+
+    def _tell(self) -> None:
         for watcher in list(self.watchers):
             watcher()
+
+    # ------------------------------------------------------------------ time
+
+    def begin(self, user: object, clock: Clock, speed: float) -> None:
+        """A modem is in this network; the time of the network starts with the first one."""
+        self._users.append(user)
+        if self._clock is None:
+            self._clock, self._speed, self._start = clock, speed, clock.time()
+            self._turn(0.0, 0.0)
+
+    def end(self, user: object) -> None:
+        """A modem leaves; after the last one nothing happens any more."""
+        if user in self._users:
+            self._users.remove(user)
+        if not self._users:
+            self._clock = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    @property
+    def time(self) -> float:
+        """Seconds since the first modem came."""
+        if self._clock is None:
+            return 0.0
+        return (self._clock.time() - self._start) * self._speed
+
+    def _turn(self, began: float, lap: float) -> None:
+        """Make everything as it is `lap` seconds into the round that began at `began`."""
+        self._timer = None
+        before = self.outcome()
+        for entry in self.registrations:
+            if entry.at <= lap:
+                self.stat, self.reject_cause = entry.stat, entry.cause
+        self._choose_cell(lap)
+        if self.outcome() != before:
+            self._tell()
+        later = min((entry for entry in self._turns() if entry > lap), default=None)
+        if later is not None and self._clock is not None:
+            delay = self._start + (began + later) / self._speed - self._clock.time()
+            again = (began + later, 0.0) if later == self.repeat else (began, later)
+            self._timer = self._clock.call_later(max(delay, 0.0), lambda: self._turn(*again))
+
+    def _turns(self) -> list[float]:
+        """The times of a round at which something changes."""
+        times = [entry.at for entry in self.registrations]
+        times += [entry[0] for cell in self.cells for entry in cell.course]
+        if times and self.repeat:
+            return [*(entry for entry in times if entry < self.repeat), self.repeat]
+        return times
+
+    def _choose_cell(self, lap: float) -> None:
+        for cell in self.cells:
+            cell.move_to(lap)
+        if not self.cells:
+            return
+        serving = strongest(self.cells)
+        if serving is not None:
+            self.signal, self.tac, self.ci = serving.signal, serving.tac, serving.cell_id
+        others = [cell for cell in self.cells if cell is not serving and cell.heard]
+        self.neighbours = [cell.as_neighbour for cell in others]
+
+    # -------------------------------------------------------------- coverage
+
+    def outcome(self, bands: tuple[int, ...] = ()) -> Stat:
+        """What comes of a registration of a modem with these bands now."""
+        usable = [c for c in self.cells if c.heard and (not any(bands) or c.band in bands)]
+        return "none" if self.cells and not usable else self.stat
 
     @property
     def covered(self) -> bool:
         """Is there a cell?"""
-        return self.stat != "none"
+        return self.outcome() != "none"
+
+    def take_address(self) -> str:
+        """The address of a modem that attaches now."""
+        if self.addresses is None:
+            return self.address
+        usable = max(self.addresses.num_addresses - 2, 1)
+        self._given += 1
+        return str(self.addresses.network_address + (self._given - 1) % usable + 1)
+
+    def air(self, way: Way) -> Air:
+        return self.up if way == "up" else self.down
+
+    def delay(self, way: Way, chance: Random) -> float:
+        """How long a datagram is on the air, s."""
+        air = self.air(way)
+        latency = self.latency if air.latency is None else air.latency
+        return latency + (chance.uniform(0, air.jitter) if air.jitter else 0.0)
+
+    # -------------------------------------------------------------- internet
 
     def open(self, deliver: Deliver) -> Endpoint:
-        """Open a UDP socket on the internet side; applies `routes`."""
-        back = {real: seen for seen, real in self.routes.items()}
-        return _Routed(self, self.wire.open(lambda d, a: deliver(d, back.get(a, a))))
+        """Open a UDP socket on the internet side; applies `routes` and the NAT."""
+        return _Routed(self, deliver)
 
     def resolve(self, name: str, found: Callable[[str | None], None]) -> None:
         """Look a name up; `found` gets an IPv4 address or None, possibly later."""
@@ -232,10 +340,28 @@ class Network:
 
 
 class _Routed:
-    def __init__(self, network: Network, endpoint: Endpoint) -> None:
-        self._network, self._endpoint = network, endpoint
+    """A socket behind the carrier's NAT."""
+
+    def __init__(self, network: Network, deliver: Deliver) -> None:
+        self._network, self._deliver = network, deliver
+        self._back = {real: seen for seen, real in network.routes.items()}
+        self._used = network.time
+        self._endpoint = network.wire.open(self._heard)
+
+    def _forgotten(self) -> bool:
+        limit = self._network.nat_timeout
+        return limit is not None and self._network.time - self._used > limit
+
+    def _heard(self, data: bytes, address: Address) -> None:
+        if not self._forgotten():
+            self._used = self._network.time
+            self._deliver(data, self._back.get(address, address))
 
     def send(self, data: bytes, address: Address) -> None:
+        if self._forgotten():
+            self._endpoint.close()
+            self._endpoint = self._network.wire.open(self._heard)
+        self._used = self._network.time
         self._endpoint.send(data, self._network.routes.get(address, address))
 
     def close(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .seam import Seam
@@ -27,8 +28,18 @@ class Options:
     """Pace the serial port as this many bit/s would (10 bits a byte); None: do not pace."""
     rate: int | None = None
     """The UART's rate, bit/s. None: `baud` when given, else the model's default."""
-    check_baud: bool = False
-    """Answer garbage to a host that set its port to another rate than the modem's."""
+    check_baud: bool | None = None
+    """Answer garbage to a host that set its port to another rate than the modem's, and hear
+    garbage from it. None: wherever the port can tell the host's rate (pty, RFC 2217)."""
+    wiring: Mapping[str, str] = field(default_factory=dict)
+    """Which lines of an RFC 2217 port reach which pin: `{"dtr": "reset", "rts": "psm_eint"}`.
+    A line that is on pulls its pin low, `!reset`: a line that is off does. See `pins.PINS`."""
+    keep: int = 1000
+    """How many commands and events the modem remembers; the plain counters count all."""
+    nv: Path | MutableMapping[str, Any] | None = None
+    """Where non-volatile settings live: a file or a dict; None: they end with the modem."""
+    script: Path | None = None
+    """A Python file with `setup(modem)` that adds or changes commands; it may do anything."""
     chunk_seed: int | None = None
     """Seed: output leaves in random pieces of 1..8 bytes."""
     urc_seed: int | None = None
@@ -48,8 +59,9 @@ class Options:
     """Every wait of modem and network is divided by this; 1 is real time."""
     turnaround: float = 0.0
     """Seconds from the end of a command to its answer (field: about 0.004)."""
-    boot: Literal["ready", "cold"] = "ready"
-    """`ready`: booted long ago. `cold`: power comes on now, the banner is printed."""
+    boot: Literal["ready", "cold", "off"] = "ready"
+    """`ready`: booted long ago. `cold`: power comes on now, the banner is printed. `off`: nothing
+    happens before `power_on` or its pin."""
     attached: bool = False
     """Start attached, with an address. Otherwise detached (BC66: searching)."""
     sim: Literal["ready", "absent", "pin"] = "ready"

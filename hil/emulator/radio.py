@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from random import Random
 
+from .cells import Stat
 from .clock import Handle
-from .network import Network
+from .network import Network, Way
 from .seam import Seam
 
 SEARCHING, DENIED = 2, 3
@@ -37,14 +38,21 @@ class Radio:
         network: Network,
         after: Callable[[float, Callable[[], None]], Handle],
         seam: Seam,
+        now: Callable[[], float],
+        name: str,
     ) -> None:
-        self.network, self._after, self._seam = network, after, seam
+        self.network, self._after, self._seam, self._now = network, after, seam, now
+        self._chance = {
+            what: Random(f"{network.seed}:{name}:{what}") for what in ("up", "down", "attach")
+        }
         self.on_stat: Callable[[], None] = _ignore
         self.on_rrc: Callable[[], None] = _ignore
         self.on_address: Callable[[], None] = _ignore
         self.on_psm: Callable[[], None] = _ignore
         self.power_saving = True
         """Does the modem ask for PSM (CPSMS=1)?"""
+        self.bands: Callable[[], tuple[int, ...]] = tuple
+        """Bands the modem may use; none or 0: all."""
         self.searching = False
         network.watchers.append(self._network_changed)
         self.reset()
@@ -63,6 +71,8 @@ class Radio:
         self._idle: Handle | None = None
         self._up: deque[_Uplink] = deque()
         self._down: deque[Callable[[], None]] = deque()
+        self._kept: list[Callable[[], None]] = []
+        self._idle_since = 0.0
         self._release_after_reply = False
 
     def close(self) -> None:
@@ -96,17 +106,21 @@ class Radio:
     def _search(self) -> None:
         self.searching = True
         self._set_stat(SEARCHING)
-        if self.network.stat == "none":
+        if self._outcome() == "none":
             return
-        delay = self._seam.attach_delay(self.network.attach_delay)
+        spread = self._chance["attach"].uniform(0, self.network.attach_spread)
+        delay = self._seam.attach_delay(self.network.attach_delay + spread)
         self._timers = [
             self._after(delay * 0.5, lambda: self._set_connected(True)),
             self._after(delay, self._registered),
         ]
 
+    def _outcome(self) -> Stat:
+        return self.network.outcome(self.bands())
+
     def _registered(self) -> None:
         self.searching = False
-        stat, cause = self._seam.registration(self.network.stat, self.network.reject_cause)
+        stat, cause = self._seam.registration(self._outcome(), self.network.reject_cause)
         if stat == "none":
             self.searching = True
             self._set_connected(False)
@@ -118,7 +132,7 @@ class Radio:
             self._set_connected(False)
             return
         self._set_stat(stat)
-        self.address = self.network.address
+        self.address = self.network.take_address()
         self.on_address()
         self.activity()
 
@@ -127,7 +141,7 @@ class Radio:
         self.on = True
         self.cell_known = True
         self.stat = 5 if self.network.stat == 5 else 1
-        self.address = self.network.address
+        self.address = self.network.take_address()
 
     def detach(self) -> None:
         """Leave the network or stop the search."""
@@ -142,6 +156,7 @@ class Radio:
         self.searching = False
         self.address = None
         self.cause = 0
+        self._kept.clear()
         self._leave_psm()
         lost, self._up = self._up, deque()
         for uplink in lost:
@@ -151,10 +166,11 @@ class Radio:
         """Coverage or admission changed under a modem that is on."""
         if not self.on or self.stat == 0:
             return
-        if self.attached and self.network.stat == self.stat:
+        outcome = self._outcome()
+        if self.attached and outcome == self.stat:
             return
-        if self.attached and self.network.stat in (1, 5):
-            self._set_stat(int(self.network.stat))
+        if self.attached and outcome in (1, 5):
+            self._set_stat(int(outcome))
             return
         self._stop()
         self._set_connected(False)
@@ -183,6 +199,7 @@ class Radio:
             self._idle.cancel()
             self._idle = None
         self._set_connected(False)
+        self._idle_since = self._now()
         if self.network.active_time is not None and self.power_saving and self.attached:
             self._idle = self._after(self.network.active_time, self._enter_psm)
 
@@ -195,11 +212,17 @@ class Radio:
         self._idle = None
         self.psm = True
         self.on_psm()
+        if self.network.tau is not None:
+            slept_already = self.network.active_time or 0.0
+            self._idle = self._after(max(self.network.tau - slept_already, 0.0), self.activity)
 
     def _leave_psm(self) -> None:
         if self.psm:
             self.psm = False
             self.on_psm()
+            kept, self._kept = self._kept, []
+            for deliver in kept:
+                self._page(deliver)
 
     # ---------------------------------------------------------------- data
 
@@ -219,7 +242,7 @@ class Radio:
         self._release_after_reply = release == "reply"
         self._up.append(_Uplink(transmit, done, release == "now"))
         self.activity()
-        self._after(self.network.latency, self._transmit)
+        self._after(self.network.delay("up", self._chance["up"]), self._transmit)
         return True
 
     def _transmit(self) -> None:
@@ -232,17 +255,46 @@ class Radio:
         if uplink.release:
             self.release()
 
-    def lost(self, direction: Literal["up", "down"], data: bytes) -> bool:
+    def lost(self, way: Way, data: bytes) -> bool:
         """Does the air swallow this datagram?"""
         lose = self.network.lose
-        return lose is not None and lose(direction, data)
+        return lose is not None and lose(way, data)
+
+    def carry(self, way: Way, pass_on: Callable[[], None]) -> None:
+        """A datagram is on the air: it may get lost, doubled or late."""
+        air, chance = self.network.air(way), self._chance[way]
+        if air.calm:
+            pass_on()
+            return
+        if chance.random() < air.loss:
+            return
+        for _ in range(1 + (chance.random() < air.duplicate)):
+            if chance.random() < air.reorder:
+                self._after(air.hold, pass_on)
+            else:
+                pass_on()
 
     def downlink(self, data: bytes, deliver: Callable[[], None]) -> None:
         """A datagram reached the network: bring it to the modem, if it can be reached."""
-        if not self.attached or self.psm or self.lost("down", data):
+        if not self.attached or self.lost("down", data):
             return
+        if not self.psm:
+            self._page(deliver)
+        elif len(self._kept) < self.network.buffer:
+            self._kept.append(deliver)
+
+    def _page(self, deliver: Callable[[], None]) -> None:
         self._down.append(deliver)
-        self._after(self.network.latency, self._arrive)
+        delay = self.network.delay("down", self._chance["down"])
+        self._after(delay + self._until_window(), self._arrive)
+
+    def _until_window(self) -> float:
+        """How long until an idle modem listens, s."""
+        cycle = self.network.edrx_cycle
+        if cycle is None or self.connected:
+            return 0.0
+        phase = (self._now() - self._idle_since) % cycle
+        return 0.0 if phase < self.network.paging_window else cycle - phase
 
     def _arrive(self) -> None:
         deliver = self._down.popleft()

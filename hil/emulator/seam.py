@@ -12,12 +12,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from .network import Address, Stat
+from .cells import Stat
+from .network import Address, Way
+from .recent import Recent
 
 if TYPE_CHECKING:
     from .engine import AtError, Modem, Result
 
-Way = Literal["up", "down"]
+KEPT = 1000
+"""Entries that lists of what happened remember, unless `Options.keep` tells."""
 
 
 class Kind(Enum):
@@ -38,7 +41,7 @@ class Kind(Enum):
     """Nothing the modem meant to say."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Executed:
     """A command line as the modem heard it, and its true answer."""
 
@@ -52,7 +55,7 @@ class Executed:
     """Its answer did not leave as it was: changed, cut or kept back by a fault."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Urc:
     """A URC (or a trailer, `SEND OK`) that left the modem whole and undamaged."""
 
@@ -66,7 +69,7 @@ class Urc:
     trailer: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """One datagram at one place.
 
@@ -80,7 +83,7 @@ class Traffic:
     data: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Restart:
     """The modem restarted, or lost its power: sockets and volatile settings are gone."""
 
@@ -89,9 +92,9 @@ class Restart:
 
 @dataclass
 class Truth:
-    """What a modem really did, in order."""
+    """What a modem really did, in order: the latest `Options.keep` events."""
 
-    events: list[Executed | Urc | Traffic | Restart] = field(default_factory=list)
+    events: Recent[Executed | Urc | Traffic | Restart] = field(default_factory=lambda: Recent(KEPT))
 
     @property
     def commands(self) -> list[Executed]:
@@ -158,7 +161,8 @@ class Port(Protocol):
     def pause(self) -> None:
         """Stop reading."""
 
-    def resume(self) -> None: ...
+    def resume(self) -> None:
+        """Read again."""
 
 
 class Seam:
@@ -168,12 +172,13 @@ class Seam:
     port: Port | None = None
 
     def __init__(self) -> None:
-        self.log: list[Happening] = []
-        """What was done to the modem, in order."""
+        self.log: Recent[Happening] = Recent(KEPT)
+        """What was done to the modem, in order: the latest entries."""
 
     def attach(self, modem: Modem) -> None:
         """Take a place around this modem; called once, when it is made."""
         self.modem = modem
+        self.log.limit = modem.options.keep
 
     def started(self) -> None:
         """The modem was switched on."""

@@ -118,11 +118,15 @@ async def test_datagrams_can_be_routed_to_a_local_server() -> None:
 async def test_pace_is_that_of_the_line(baud: int) -> None:
     async with PtyModem("bc95", Options(attached=True, baud=baud)) as pty:
         with host_on(pty.path) as host:
-            start = time.monotonic()
-            answer = await host.ask("AT+NCONFIG?")
-            took = time.monotonic() - start
-            wire = (len("AT+NCONFIG?\r") + len(answer)) * 10 / baud
-            assert wire <= took < wire * 1.1 + 0.02
+            ratios = []
+            for _ in range(4):  # the machine may be busy with something else
+                start = time.monotonic()
+                answer = await host.ask("AT+NCONFIG?")
+                took = time.monotonic() - start
+                wire = (len("AT+NCONFIG?\r") + len(answer)) * 10 / baud
+                assert took > wire
+                ratios.append((took - 0.02) / wire)
+            assert min(ratios) < 1.1
 
 
 async def test_a_command_is_heard_only_when_its_last_byte_is_in() -> None:
