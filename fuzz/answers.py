@@ -13,7 +13,7 @@ from typing import Any
 
 from modems import bc66, bc95
 from nbiot.at import Fields, Shape, UrcReceived
-from nbiot.modem import _identity
+from nbiot.modem import identity
 from nbiot.profile import (
     NativeRequest,
     Registration,
@@ -96,7 +96,7 @@ def one(data: bytes) -> None:
         said = [line.decode("ascii", "backslashreplace") for line in lines]
         figures = bc95.statistics(said)
         assert all(type(value) is int for value in figures.values())
-        _identity({b"ATI": said, b"AT+CGMM": said[:1], b"AT+CGMR": said[1:]})
-        _identity({b"ATI": said})
+        identity({b"ATI": said, b"AT+CGMM": said[:1], b"AT+CGMR": said[1:]})
+        identity({b"ATI": said})
         for profile in PROFILES.values():
             re.search(profile.models, "\n".join(said))

@@ -260,6 +260,7 @@ class BC66(Profile):
     title = "Quectel BC66 family"
     models = r"BC66|BC26"
     baudrates = (115200, 9600, 57600)
+    takes_any_rate = True  # public guides: the host repeats AT after a reset until it answers
     dialect = Dialect(urcs=URCS, banners=BANNERS, errors=ERRORS, probes=PROBES, settle=0.002)
     commands = COMMANDS
     limits = Limits(datagram=1024, sockets=5)
@@ -269,6 +270,7 @@ class BC66(Profile):
     boot_seconds = 15.0
     sleeps_after = 9.0  # it holds its sleep lock for 10 s after a command
     data_mode = 1024
+    _restarts = 0  # after which of them it has answered again
     notes = (
         "No release-assistance command is known for this family.",
         "Datagrams come in as raw bytes, without a checksum on the serial line: noise inside one is"
@@ -279,6 +281,8 @@ class BC66(Profile):
     )
 
     async def prepare(self) -> None:
+        if self.channel.reboots != self._restarts:
+            await self._answers_again()
         await self.ask("echo off")
         await self.ask("numeric errors")
         await self._stay_awake()
@@ -347,11 +351,11 @@ class BC66(Profile):
                 f"no boot banner within {self.boot_seconds:g} s of AT+QRST=1",
                 hint="Power-cycle the modem.",
             )
-        await self._answers_again()
         await self.prepare()
 
     async def _answers_again(self) -> None:
         """After the banner the modem finds the baud rate anew: ask until it answers."""
+        self._restarts = self.channel.reboots
         for _ in range(20):
             try:
                 await self.channel.run(Command(b"AT", seconds=0.5))

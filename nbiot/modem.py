@@ -137,7 +137,7 @@ class Modem:
                 reply = await self.channel.run(command)
                 said[command.line] = [line["text"] for line in reply.lines]
         text = "\n".join(line for lines in said.values() for line in lines)
-        return _identity(said), text
+        return identity(said), text
 
     def _matching(self, text: str) -> type[Profile]:
         for profile in self._profiles.values():
@@ -241,10 +241,15 @@ def _data_mode(known: dict[str, type[Profile]], rate: int) -> int:
 
 
 def try_rates(known: dict[str, type[Profile]], baudrate: int | None) -> tuple[int, ...]:
-    """The rates to try, in bit/s: the given one, or what the profiles name, defaults first."""
+    """The rates to try, in bit/s: the given one, or what the profiles name, defaults first.
+
+    First of all those of modems that take any rate: at another one they would answer, too, but
+    after a restart their banner comes at the default, and would not be understood.
+    """
     if baudrate is not None:
         return (baudrate,)
-    defaults = [profile.baudrates[0] for profile in known.values()]
+    first = sorted(known.values(), key=lambda profile: not profile.takes_any_rate)
+    defaults = [profile.baudrates[0] for profile in first]
     others = [rate for profile in known.values() for rate in profile.baudrates[1:]]
     return tuple(dict.fromkeys(defaults + others))
 
@@ -259,7 +264,7 @@ def chosen_profiles(model: str) -> dict[str, type[Profile]]:
     return {model: known[model]}
 
 
-def _identity(said: dict[bytes, list[str]]) -> Identity:
+def identity(said: dict[bytes, list[str]]) -> Identity:
     """Manufacturer, model and firmware from ATI, AT+CGMM and AT+CGMR, whichever said something."""
     ati, cgmm, cgmr = (said.get(command.line, []) for command in IDENTITY)
     revision = [line.partition(":")[2].strip() for line in ati if line.startswith("Revision:")]

@@ -169,6 +169,7 @@ class UdpSocket(ABC):
         self.address = address
         self.port = port
         self.usable = True  # until the modem is known to have closed it
+        self._in_modem = True  # until a restart has swept it away
         profile.open_sockets.add(number)
         self._datagrams: asyncio.Queue[bytes | NbiotError] = asyncio.Queue()
         self._stop_listening = [
@@ -204,6 +205,8 @@ class UdpSocket(ABC):
             stop()
         self._stop_listening = []
         self.profile.open_sockets.discard(self.number)
+        if not self._in_modem:
+            return
         with suppress(TimeoutError, ModemError, PortLost):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._close()
@@ -229,6 +232,7 @@ class UdpSocket(ABC):
     def _gone(self, error: NbiotError) -> None:
         """Whoever waits for a datagram, now or later, gets ``error`` behind those that came."""
         self.usable = False
+        self._in_modem = isinstance(error, SocketError)  # a closed one must still be given back
         self._datagrams.put_nowait(error)
 
     async def _next(self, seconds: float) -> bytes:
@@ -254,6 +258,7 @@ class Profile(ABC):
     title: ClassVar[str]
     models: ClassVar[str]  # regular expression over what the modem says about itself
     baudrates: ClassVar[tuple[int, ...]]  # the default rate first
+    takes_any_rate: ClassVar[bool] = False  # it keeps to the first at which it hears AT
     dialect: ClassVar[Dialect]
     commands: ClassVar[Mapping[str, Template]]
     limits: ClassVar[Limits]

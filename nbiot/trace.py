@@ -307,7 +307,9 @@ def _capture(lines: list[bytes], name: str, wanted: str) -> Trace:
 
 def _exchange(exchange: dict[str, Any]) -> tuple[bytes, bytes]:
     """What the host sent and what came; lines without their bytes are framed as usual."""
-    host = f"{exchange['tx']}\r".encode("latin-1") if "tx" in exchange else b""
+    host = b""
+    if "tx" in exchange:
+        host = exchange.get("tx_raw", f"{exchange['tx']}\r").encode("latin-1")
     for name in ("rx_raw", "raw_rx", "raw"):
         if name in exchange:
             return host, exchange[name].encode("latin-1")

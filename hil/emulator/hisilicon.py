@@ -19,6 +19,8 @@ class Bc95(HisiliconSockets):
 
     # ------------------------------------------------- CDP (Huawei platform)
 
+    MESSAGES: ClassVar[int] = 8  # own choice: no source says how many NMGR keeps
+
     @at("+NCDP?")
     def read_ncdp(self, call: Call) -> None:
         if self.nv.cdp is None:
@@ -59,6 +61,9 @@ class Bc95(HisiliconSockets):
         self.nmgr_total += 1
         if self.nnmi == 1:
             self.urc(f"+NNMI:{len(data)},{data.hex().upper()}")
+            return
+        if len(self.nmgr) >= self.MESSAGES:  # own choice: the newest is dropped, as in sockets
+            self.nmgr_dropped += 1
             return
         self.nmgr.append(data)
         if self.nnmi == 2:
@@ -120,6 +125,10 @@ class Bc95G(Bc95):
 
     def power_on_cause(self) -> str | None:
         return "REBOOT_CAUSE_SECURITY_PMU_POWER_ON_RESET"  # capture bc28-production-poweron
+
+    def reset_boot(self) -> None:
+        cause = "REBOOT_CAUSE_SECURITY_RESET_PIN"  # facts 1.6: BC68 field log
+        self.after(self.BOOT_TIME, lambda: self._print_banner(cause))
 
     def banner(self, cause: str | None) -> list[list[str]]:
         verified = [

@@ -671,19 +671,15 @@ class HisiliconBase(Gsm07):
     def _try_rate(self, rate: int, timeout: int, store: bool) -> None:
         """Switch after OK; fall back unless a command arrives at the new rate in time."""
         old, self.rate = self.rate, rate
-        heard = len(self.counters.commands)
+        understood = self.counters.understood
 
         def check() -> None:
-            if not self._understood_since(heard):
+            if self.counters.understood == understood:
                 self.rate = old
             elif store:
                 self.nv.rate = rate
 
         self.after(timeout, check)
-
-    def _understood_since(self, index: int) -> bool:
-        later = self.counters.commands[index:]
-        return any(command[:2].upper() == "AT" for command in later)
 
     def address(self, call: Call, index: int) -> str:
         address = call.word(index)

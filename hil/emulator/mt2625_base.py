@@ -108,6 +108,7 @@ class Mt2625Base(Mt2625Gsm):
     LINE_LIMIT = 2400  # own choice: QISENDEX with 1024 bytes needs about 2070
     CMEE_LEVELS = (0, 1, 2)
     ECHO = True
+    AUTOBAUD = True  # facts 0.1, capture bc66-01: AT again and again until the OK
     BOOT_TIME: ClassVar[float] = 1.7
     """First AT accepted 1.78 s after the banner (capture bc66-06)."""
     BROM_TIME: ClassVar[float] = 0.1
@@ -368,7 +369,6 @@ class Mt2625Base(Mt2625Gsm):
     @at("&W")
     def store(self, call: Call) -> None:
         self.nv.echo, self.saved_cmee = self.echo, self.cmee
-        self.nv.rate = self.rate
 
     @at("I")
     def ati(self, call: Call) -> None:

@@ -17,6 +17,8 @@ from .seam import Kind
 PROMPT = b"\r\n>"
 MAX_SEND = 1024
 MAX_READ = 1024
+RX_BUFFER = 8 * 1024
+"""Bytes that wait in one socket for QIRD; own choice, no source has the real number."""
 SOCKETS = 5
 
 IP_ERRORS: dict[int, str] = {
@@ -289,12 +291,15 @@ class Mt2625Sockets(Mt2625Base):
     def _arrived(self, sock: Socket, data: bytes) -> None:
         if self.sockets.get(sock.id) is not sock or not data:
             return
-        self.record("received", sock.peer, data)
         if sock.push:
+            self.record("received", sock.peer, data)
             separator = b"," if self.view_mode else b"\r\n"
             head = f'+QIURC: "recv",{sock.id},{len(data)}'.encode()
             self.urc(head + separator + self._shown(data))
             return
+        if sum(map(len, sock.queue)) + len(data) > RX_BUFFER:
+            return  # own choice: the newest is dropped, as by a BC95
+        self.record("received", sock.peer, data)
         sock.queue.append(data)
         self._announce(sock)
 

@@ -170,6 +170,7 @@ _WAITING = {
 }
 _MARKS = {
     "denied": "[red]✗[/]",
+    "failed": "[red]✗[/]",
     "searching": "[yellow]…[/]",
     "waiting": "[yellow]…[/]",
     "restarting": "[yellow]…[/]",
