@@ -1,4 +1,5 @@
 # Two commands on a fresh machine: `make demo` and `make test`.
+TEST_JOBS ?= 2
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -12,7 +13,7 @@ demo: $(VENV)/installed  ## authenticate a device through an emulated BC95 and B
 	@$(BIN)/nbiot demo
 
 test: $(VENV)/installed-dev  ## run the tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(TEST_JOBS)
 
 install: $(VENV)/installed  ## make the environment in .venv
 
