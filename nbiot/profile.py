@@ -232,7 +232,8 @@ class UdpSocket(ABC):
     def _gone(self, error: NbiotError) -> None:
         """Whoever waits for a datagram, now or later, gets ``error`` behind those that came."""
         self.usable = False
-        self._in_modem = isinstance(error, SocketError)  # a closed one must still be given back
+        if not isinstance(error, SocketError):  # a closed one must still be given back
+            self._in_modem = False
         self._datagrams.put_nowait(error)
 
     async def _next(self, seconds: float) -> bytes:

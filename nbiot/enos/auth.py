@@ -29,7 +29,7 @@ from nbiot.signing import (
 if TYPE_CHECKING:
     from nbiot.coap.client import Client, Identifiers
     from nbiot.coap.exchange import Timing
-    from nbiot.coap.message import Response
+    from nbiot.coap.message import Request, Response
     from nbiot.modem import Modem, Resolved
 
 COAP_PORT = 5683
@@ -158,6 +158,14 @@ def auth_payload(device: Device) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
+def auth_request(device: Device, content_format: int | None = None) -> Request:
+    """``POST /auth/{pk}/{dk}``. May block: a signer may ask a remote one."""
+    from nbiot.coap.message import Method, Request
+
+    path = ("auth", device.product_key, device.device_key)
+    return Request(Method.POST, path, auth_payload(device), content_format)
+
+
 async def authenticate(
     modem: Modem,
     device: Device,
@@ -176,7 +184,6 @@ async def authenticate(
     what the modem raises. The modem's socket is closed whatever happens.
     """
     from nbiot.coap.client import PROCESS_IDENTIFIERS
-    from nbiot.coap.message import Method, Request
 
     if path not in get_args(Path):
         raise BadInput("path", path, " or ".join(get_args(Path)))
@@ -189,12 +196,7 @@ async def authenticate(
         raise Unsupported(
             f"{modem.profile.title} has no CoAP client of its own", hint="Use --coap udp."
         )
-    request = Request(
-        Method.POST,
-        ("auth", device.product_key, device.device_key),
-        await asyncio.to_thread(auth_payload, device),
-        content_format,
-    )
+    request = await asyncio.to_thread(auth_request, device, content_format)
     resolved = await modem.resolve(server.host, by=resolve_by)
     if resolved.by != "given":
         words = f"{server.host} is {resolved.address} (resolved by the {resolved.by})"
@@ -230,7 +232,7 @@ async def authenticate(
 
 async def _exchange(
     modem: Modem,
-    request: Any,
+    request: Request,
     resolved: Resolved,
     port: int,
     path: Path,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from nbiot.cloud import Downlink
 from nbiot.coap.message import Method, Request
 from nbiot.enos import things
-from nbiot.enos.auth import COMMAND_OPTIONS, Device, Server, auth_payload, refusal
+from nbiot.enos.auth import COMMAND_OPTIONS, Device, Server, auth_request, refusal
 from nbiot.enos.commands import (
     EXECUTION_LIMIT,
     FAILED,
@@ -56,11 +56,20 @@ class EnosCloud:
     """EnOS without DTLS, as documented since September 2019 (no token, no option 2101)."""
 
     def __init__(
-        self, device: Device, server: Server, *, content_format: int | None = None
+        self,
+        device: Device,
+        server: Server,
+        *,
+        content_format: int | None = None,
+        raw_keep_alive: bytes | None = None,
     ) -> None:
         self.device = device
         self.server = server
         self.content_format = content_format
+        self._raw_keep_alive: Request | None = None
+        if raw_keep_alive is not None:
+            payload = things.checked_size(raw_keep_alive)
+            self._raw_keep_alive = self.uplink("thing/model/up_raw", payload)
 
     @property
     def host(self) -> str:
@@ -79,8 +88,7 @@ class EnosCloud:
         return str(self.server).lower(), self.device.product_key, self.device.device_key
 
     def auth_request(self) -> Request:
-        path = ("auth", self.device.product_key, self.device.device_key)
-        return Request(Method.POST, path, auth_payload(self.device), self.content_format)
+        return auth_request(self.device, self.content_format)
 
     def refusal(self, response: Response) -> NbiotError | None:
         return None if response.ok else refusal(response.code, self.device)
@@ -99,10 +107,16 @@ class EnosCloud:
         message and its answer. But not where that would break the limit of 4 in 120 s: the shortest
         JSON message, then, a query for a tag that does not exist.
         """
-        return None if self.device.lifetime >= 60 else self.shortest()
+        if self._raw_keep_alive is None and self.device.lifetime >= 60:
+            return None
+        return self.shortest()
 
     def shortest(self) -> Request:
-        """The shortest message that changes nothing: a query for no attribute."""
+        """The shortest message that changes nothing: the raw one that was given, or a query for a
+        tag that does not exist.
+        """
+        if self._raw_keep_alive is not None:
+            return self._raw_keep_alive
         return self.uplink("thing/tag/query", things.query_tags(["_"]).encode("0"))
 
     def needs_auth(self, response: Response) -> bool:
@@ -132,10 +146,8 @@ class EnosDtlsCloud(EnosCloud):
 
     server: DtlsServer
 
-    def __init__(
-        self, device: Device, server: DtlsServer, *, content_format: int | None = None
-    ) -> None:
-        super().__init__(device, server, content_format=content_format)
+    def __init__(self, device: Device, server: DtlsServer, **options: Any) -> None:
+        super().__init__(device, server, **options)
         self._holder = psk_holder(device.signer)
 
     async def handshake(
@@ -152,10 +164,10 @@ class EnosDtlsCloud(EnosCloud):
         return self.shortest()
 
 
-def _cloud(device: Device, server: Server, content_format: int | None) -> EnosCloud:
+def _cloud(device: Device, server: Server, **options: Any) -> EnosCloud:
     if isinstance(server, DtlsServer):
-        return EnosDtlsCloud(device, server, content_format=content_format)
-    return EnosCloud(device, server, content_format=content_format)
+        return EnosDtlsCloud(device, server, **options)
+    return EnosCloud(device, server, **options)
 
 
 def _segments(topic: bytes) -> tuple[str, ...]:
@@ -213,10 +225,9 @@ class EnosSession(Session):
         report: Report = silent,
         **options: Any,
     ) -> None:
-        self.enos = _cloud(device, server, content_format)
-        if raw_keep_alive is not None:
-            request = self.enos.uplink("thing/model/up_raw", things.checked_size(raw_keep_alive))
-            self.enos.keep_alive = lambda: request  # type: ignore[method-assign]
+        self.enos = _cloud(
+            device, server, content_format=content_format, raw_keep_alive=raw_keep_alive
+        )
         options.setdefault("limit", PROCESS_LIMIT)
         super().__init__(
             carrier, self.enos, report=report, on_downlink=self._take_downlink, **options

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nbiot.coap.exchange import Timing
@@ -12,6 +15,11 @@ from .conftest import IMEI, PRODUCT_KEY, SECRET, Bench
 
 FAST = Timing(ack_timeout=0.3, response_timeout=3.0)
 DEVICE = (PRODUCT_KEY, IMEI)
+
+
+def half_minutes() -> Callable[[], float]:
+    """A clock that is 30 s further each time it is looked at."""
+    return partial(next, itertools.count(30.0, 30.0))
 
 
 class Life:

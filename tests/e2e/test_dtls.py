@@ -41,7 +41,7 @@ from tests.coap.dtls_peers import (
 from . import life as plain
 from .conftest import IMEI, MODELS, PRODUCT_KEY, SECRET, Bench
 from .dtls_front import DtlsFront, enos_key
-from .life import DEVICE, FAST
+from .life import DEVICE, FAST, half_minutes
 
 PRODUCT_SECRET = "Pr0ductSecretOf20chr"
 WHOLE = ["authenticating", "online"]
@@ -357,14 +357,7 @@ async def test_after_sleep_silence_and_the_lifetime_a_handshake_comes_first(life
 
 
 async def test_the_limit_of_authentications_counts_handshakes(life) -> None:
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += 30.0
-        return now
-
-    async with life("bc66", limit=AuthLimit(clock=clock)) as at:
+    async with life("bc66", limit=AuthLimit(clock=half_minutes())) as at:
         for _ in range(3):
             await at.front.joined()
             at.cloud.forget_session(*DEVICE)

@@ -24,13 +24,15 @@ from nbiot.errors import (
     AuthRefused,
     BadInput,
     BadReply,
+    ModemRebooted,
     NoResponse,
     RequestRefused,
+    SocketError,
     Unsupported,
 )
 
 from .conftest import IMEI, MODELS, PRODUCT_KEY, SECRET
-from .life import DEVICE, Life
+from .life import DEVICE, Life, half_minutes
 
 
 @pytest.fixture
@@ -206,6 +208,18 @@ async def test_a_modem_that_restarts_is_authenticated_again(bench, model: str) -
         assert "offline" in at.seen[2:]
 
 
+async def test_a_socket_that_a_restart_swept_away_is_not_closed_in_its_successors_place(
+    bench,
+) -> None:
+    async with bench("bc66", attached=True) as on:
+        await on.modem.attach()
+        old = await on.modem.udp("127.0.0.1", 9)
+        old._gone(ModemRebooted("the modem restarted"))
+        old._gone(SocketError("the modem closed the socket"))  # another one of this number
+        await old.close()
+        assert "AT+QICLOSE=0" not in on.pty.modem.counters.commands
+
+
 async def test_the_end_of_the_lifetime_is_told_and_the_next_report_authenticates(life) -> None:
     async with life("bc66") as at:
         at.session._alive_until = asyncio.get_running_loop().time() + 0.1
@@ -219,14 +233,7 @@ async def test_the_end_of_the_lifetime_is_told_and_the_next_report_authenticates
 
 
 async def test_the_limit_of_authentications_is_waited_for(life) -> None:
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += 30.0
-        return now
-
-    async with life("bc66", limit=AuthLimit(clock=clock)) as at:
+    async with life("bc66", limit=AuthLimit(clock=half_minutes())) as at:
         for _ in range(3):
             at.cloud.forget_session(*DEVICE)
             await at.session.report({"t": 1})
