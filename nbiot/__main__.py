@@ -1,6 +1,4 @@
-"""``python -m nbiot`` is the command ``nbiot``."""
-
-from __future__ import annotations
+"""``python -m nbiot``: the command line."""
 
 from nbiot.cli import main
 
