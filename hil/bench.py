@@ -16,8 +16,9 @@ from unittest import mock
 import pytest
 
 from hil.cloud import Cloud
-from hil.emulator import Network, Options, PtyModem
+from hil.emulator import LineModem, Network, Options
 from hil.faults import with_faults
+from hil.hosting import hosted, modem_of
 from hil.link import emulator_settings
 from hil.plugin import RECORD, hide, rig_of
 from hil.record import capabilities, not_this_modem
@@ -25,7 +26,7 @@ from nbiot.at import Command
 from nbiot.coap.exchange import Timing
 from nbiot.enos import AuthLimit, AuthResult, Device, EnosSession, Server, authenticate
 from nbiot.enos.auth import COAP_PORT
-from nbiot.errors import RateLimited
+from nbiot.errors import NbiotError, RateLimited
 from nbiot.modem import Modem
 from nbiot.signing import Secret, SecretSigner, secret_from
 from nbiot.supervisor import Policy, Supervisor
@@ -46,6 +47,7 @@ PATIENCE: dict[str, Any] = {
     "nbiot.profile.WAKE": Command(b"AT", seconds=0.3),
     "nbiot.profile.POLL": 0.4,
     "modems.bc95.SIM_PATIENCE": 1.0,
+    "modems.bc95.SIM_POLL": 0.05,
 }
 QUICK = Policy(backoff=0.02, most_backoff=0.1, attach=20.0, off_time=0.05)
 _OPTIONS = frozenset(field.name for field in fields(Options))
@@ -60,9 +62,9 @@ class Bench:
         self.record = request.node.stash[RECORD]
         self._request = request
         self._stack = AsyncExitStack()
-        self._pty: PtyModem | None = None
         self._cloud: Cloud | None = None
         self._port: str | None = None
+        self._opener: asyncio.Task[Any] | None = None
         self._power: Any = None
         self._skipped = 0.0  # s by which the loop's clock is ahead
 
@@ -96,11 +98,12 @@ class Bench:
         return FAST if self.emulated else None
 
     @property
-    def pty(self) -> PtyModem:
+    def pty(self) -> LineModem:
         """The software modem, once its port is open. Skips on real slots."""
         self.need("emulator")
-        assert self._pty is not None, "open the modem first"
-        return self._pty
+        pty = modem_of(self.slot)
+        assert pty is not None, "open the modem first"
+        return pty
 
     @property
     def speed(self) -> float:
@@ -121,15 +124,17 @@ class Bench:
         or ``fault``: see hil.faults.
         """
         if self._port is None:
-            if self.emulated:
-                self._port = await self._software_modem(conditions)
-            else:
-                if conditions.keys() - {"attached"}:  # a real modem is as it is
-                    self.need("emulator")
-                self._port = await self._real_port()
+            settings = self._changed(conditions) if self.emulated else None
+            if settings is None and conditions.keys() - {"attached"}:  # a real modem is as it is
+                self.need("emulator")
+            self._opener = asyncio.current_task()
+            self._port = await self._stack.enter_async_context(
+                hosted(self.slot, settings=settings, on_lost=self._lost)
+            )
         return self._port
 
-    async def _software_modem(self, conditions: dict[str, Any]) -> str:
+    def _changed(self, conditions: dict[str, Any]) -> tuple[str, Options, Network]:
+        """The settings of the slot's software modem, but for ``conditions``."""
         model, options, network = self._settings()
         if "attached=" not in self.slot.port:  # a real modem mostly is, when a test begins
             options = replace(options, attached=True)
@@ -140,13 +145,14 @@ class Bench:
                 options = replace(options, **{name: value})
             else:
                 setattr(network, name, value)
-        self._pty = await self._stack.enter_async_context(PtyModem(model, options, network))
-        return self._pty.path
+        return model, options, network
 
-    async def _real_port(self) -> str:
-        from hil.rig import hosted
-
-        return await self._stack.enter_async_context(hosted(self.slot))
+    def _lost(self, error: NbiotError) -> None:
+        """The slot was taken from us: the test cannot go on, nor the fixture that opens it."""
+        self.record.lost = str(error)
+        task = self.record.task or self._opener
+        if task is not None:
+            task.cancel()
 
     @asynccontextmanager
     async def open(self, *, attach: bool = True, **conditions: Any) -> AsyncIterator[Modem]:
@@ -193,13 +199,10 @@ class Bench:
         """The supply. Skips where the rig has none. ``conditions``: see ``port``."""
         self.need("power")
         if self._power is None:
-            if self.emulated:
-                await self.port(**conditions)
-                self._power = EmulatedPower(self.pty)
-            else:
-                from hil.power import power_of
+            from hil.power import power_of
 
-                self._power = await self._stack.enter_async_context(power_of(self.slot))
+            await self.port(**conditions)
+            self._power = await self._stack.enter_async_context(power_of(self.slot))
         return self._power
 
     async def restart(self) -> None:
@@ -348,21 +351,6 @@ class Bench:
             yield transport.get_extra_info("sockname")[:2]
         finally:
             transport.close()
-
-
-class EmulatedPower:
-    """The supply of a software modem."""
-
-    def __init__(self, pty: PtyModem) -> None:
-        self._pty = pty
-
-    async def off(self) -> None:
-        """Take the supply away."""
-        self._pty.modem.power_off()
-
-    async def on(self) -> None:
-        """Give it back."""
-        self._pty.modem.power_on()
 
 
 class _Echo(asyncio.DatagramProtocol):

@@ -285,7 +285,7 @@ class MergedChunks(Effect):
 )
 class LfOnly(Effect):
     def output(self, piece: Piece) -> list[Piece]:
-        if piece.kind not in (Kind.LINE, Kind.FINAL, Kind.TRAILER, Kind.URC):
+        if piece.kind not in (Kind.LINE, Kind.FINAL, Kind.REFUSAL, Kind.TRAILER, Kind.URC):
             return [piece]
         if self.value["where"] not in ("any", piece.kind.value) or not self.strikes():
             return [piece]

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 from nbiot.errors import NbiotError, PortBusy
 
 if TYPE_CHECKING:
-    from hil.emulator import PtyModem
+    from hil.emulator import LineModem, Network, Options
     from hil.rig import Slot
 
-_running: dict[tuple[str, str], PtyModem] = {}
+_running: dict[tuple[str, str], LineModem] = {}
 
 
 @asynccontextmanager
 async def hosted(
-    slot: Slot, *, on_lost: Callable[[NbiotError], None] | None = None
+    slot: Slot,
+    *,
+    settings: tuple[str, Options, Network] | None = None,
+    on_lost: Callable[[NbiotError], None] | None = None,
 ) -> AsyncIterator[str]:
     """The port of ``slot`` for a Modem, as long as this is entered.
 
-    An emulated slot: its modem runs on a pty, and ``power_of`` and ``reset_of`` reach it.
+    An emulated slot: its modem runs in this process, and ``power_of`` and ``reset_of`` reach it;
+    with ``settings`` (model, options, network) instead of those that the slot's port names.
     ``labgrid:PLACE``: the place is acquired; when labgrid takes it away meanwhile, ``on_lost`` is
     told, or else the task that entered is cancelled and gets the error (hil.labgrid.PlaceLost).
     Any other: the port as it stands.
@@ -35,20 +39,21 @@ async def hosted(
     if not slot.emulated:
         yield slot.port
         return
-    from hil.emulator import PtyModem
-    from hil.link import emulator_settings
+    from hil.emulator import serve
+    from hil.link import emulator_settings, port_kind
 
     key = (slot.name, slot.port)
     if key in _running:
         raise PortBusy(f"the modem of slot {slot.name} is running already in this process")
-    async with PtyModem(*emulator_settings(slot.port.removeprefix("emulator:"))) as pty:
-        _running[key] = pty
+    rest = slot.port.partition(":")[2]
+    async with serve(*(settings or emulator_settings(rest)), port=port_kind(rest)) as modem:
+        _running[key] = modem
         try:
-            yield pty.path
+            yield modem.url
         finally:
             del _running[key]
 
 
-def modem_of(slot: Slot) -> PtyModem | None:
+def modem_of(slot: Slot) -> LineModem | None:
     """The software modem that ``hosted`` runs for this slot: its truth, its faults."""
     return _running.get((slot.name, slot.port))

@@ -1,4 +1,4 @@
-"""``--port emulator:MODEL``: a software modem behind a real pseudo-terminal.
+"""``--port emulator:MODEL``: a software modem behind a real pseudo-terminal, or a TCP port.
 
 ``emulator:bc66?attached=1&speed=10&fault=late-final:probability=0.2``: the part after ``?`` are
 options, see OPTIONS and FILES, and faults by name, see hil/faults.py.
@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl
 
 from hil.emulator import (
@@ -23,13 +23,13 @@ from hil.emulator import (
     BadWiring,
     Network,
     Options,
-    PtyModem,
     ScriptError,
+    serve,
 )
+from hil.emulator.many import PortKind
 from hil.faults import with_faults
 from nbiot.errors import BadInput
-from nbiot.link import Link, Receiver
-from nbiot.link.serial import open_serial
+from nbiot.link import Link, Receiver, open_link
 
 
 def _flag(text: str) -> bool:
@@ -101,6 +101,7 @@ FILES = {
 def emulator_settings(rest: str) -> tuple[str, Options, Network]:
     """Model, options and network of ``MODEL?name=value&...``. Raises BadInput."""
     model, _, query = rest.partition("?")
+    port_kind(rest)
     if model not in MODELS:
         raise BadInput("port", f"emulator:{model}", f"emulator: and one of {', '.join(MODELS)}")
     options: dict[str, Any] = {}
@@ -114,8 +115,10 @@ def emulator_settings(rest: str) -> tuple[str, Options, Network]:
         if name in FILES:
             files[name] = Path(text)
             continue
+        if name == "over":
+            continue
         if name not in OPTIONS:
-            allowed = f"emulator options {', '.join((*OPTIONS, *FILES))}, fault"
+            allowed = f"emulator options {', '.join((*OPTIONS, *FILES))}, over, fault"
             raise BadInput("port", f"{name}={text}", allowed)
         read, allowed, of_network = OPTIONS[name]
         try:
@@ -130,6 +133,15 @@ def emulator_settings(rest: str) -> tuple[str, Options, Network]:
     for name, value in network.items():
         setattr(surroundings, name, value)
     return model, faulty(faults, Options(**options), model), surroundings
+
+
+def port_kind(rest: str) -> PortKind:
+    """What ``over`` in ``MODEL?over=tcp`` says: on what the modem is served. Raises BadInput."""
+    given = dict(parse_qsl(rest.partition("?")[2], keep_blank_values=True)).get("over", "pty")
+    for kind in get_args(PortKind):
+        if given == kind:
+            return kind  # type: ignore[no-any-return]
+    raise BadInput("port", f"over={given}", ", ".join(get_args(PortKind)))
 
 
 def network_in(path: Path) -> Network:
@@ -194,7 +206,7 @@ def faulty(faults: Sequence[str], options: Options, model: str) -> Options:
 
 
 class EmulatorLink:
-    """The driver's end of a pseudo-terminal with a software modem on the other end."""
+    """The driver's end of a line with a software modem on the other end."""
 
     def __init__(self, name: str, link: Link, stack: AsyncExitStack) -> None:
         self.name = name
@@ -228,6 +240,7 @@ async def open_emulator(rest: str, *, baudrate: int) -> Link:
     model, options, network = emulator_settings(rest)
     async with AsyncExitStack() as stack:
         with settings_checked(options):
-            pty = await stack.enter_async_context(PtyModem(model, options, network))
-        link = await open_serial(pty.path, baudrate=baudrate)
+            modem = serve(model, options, network, port=port_kind(rest))
+            await stack.enter_async_context(modem)
+        link = await open_link(modem.url, baudrate=baudrate)
         return EmulatorLink(f"emulator:{rest}", link, stack.pop_all())

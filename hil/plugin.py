@@ -188,17 +188,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"{slot.name}: {why}")
     mark = item.get_closest_marker("hil")  # type: ignore[assignment]
     function = getattr(item, "obj", None)
-    if mark is not None and inspect.iscoroutinefunction(function):
-        seconds = float(mark.kwargs.get("within", WITHIN)) * (1 if slot.emulated else REAL)
+    if inspect.iscoroutinefunction(function):
+        seconds = None
+        if mark is not None:
+            seconds = float(mark.kwargs.get("within", WITHIN)) * (1 if slot.emulated else REAL)
         item.obj = _within(seconds, function, item.stash[RECORD])  # type: ignore[attr-defined]
 
 
-def _within(seconds: float, test: Any, record: Record) -> Any:
+def _within(seconds: float | None, test: Any, record: Record) -> Any:
     """``test``, which fails in plain words when it takes longer."""
     import asyncio
 
     @functools.wraps(test)
     async def limited(*args: Any, **kwargs: Any) -> None:
+        record.task = asyncio.current_task()
         record.limit = limit = asyncio.timeout(seconds)
         try:
             async with limit:
@@ -208,6 +211,8 @@ def _within(seconds: float, test: Any, record: Record) -> Any:
                 raise
             last = f"the last step was: {record.steps[-1].text}" if record.steps else "no step"
             pytest.fail(f"not done within {seconds:g} s; {last}", pytrace=False)
+        finally:
+            record.task = None
 
     return limited
 
@@ -228,6 +233,8 @@ def pytest_runtest_makereport(
         report.user_properties = list(item.user_properties)
     if report.failed:
         record.failed = True
+        if record.lost:  # what the test was cancelled for tells more than where it was
+            report.longrepr = record.lost
         if record.tracer is not None:
             report.sections.append(("AT trace", record.shown_trace()))
     if report.when == "teardown":

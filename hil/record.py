@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SHOWN = 60  # lines of a dialogue in a report section
 KEPT = 400  # records of a dialogue that go into the reports
+STEPS = 400  # that are kept of a test: its first and its last
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Record:
 
     slot: Slot
     steps: list[Step] = field(default_factory=list)
+    steps_left_out: int = 0
     model: str = ""
     firmware: str = ""
     profile: str = ""
@@ -50,11 +52,18 @@ class Record:
     trace: Path | None = None
     limit: asyncio.Timeout | None = None
     """When the test must have ended; in the loop's time."""
+    task: asyncio.Task[Any] | None = None
+    """Runs the test, while it runs."""
+    lost: str = ""
+    """Why the slot was taken away meanwhile."""
     began: float = field(default_factory=time.monotonic)
 
     def report(self, step: Progress) -> None:
         """A listener for Modem, Supervisor and EnosSession."""
         self.steps.append(Step(time.monotonic() - self.began, step.step, step.text))
+        if len(self.steps) > STEPS:  # an hour of use has a hundred thousand
+            del self.steps[STEPS // 2]
+            self.steps_left_out += 1
 
     def allow(self, seconds: float) -> None:
         """The test may take so much longer."""
@@ -100,6 +109,7 @@ class Record:
             "title": title_of(item),
             "worker": os.environ.get("PYTEST_XDIST_WORKER", ""),
             "steps": [[round(step.t, 4), step.step, step.text] for step in self.steps],
+            "steps_left_out": self.steps_left_out,
             "trace": str(self.trace) if self.failed and self.trace else "",
             "left_out": max(0, len(records) - KEPT),
             "dialogue": [[r.t, r.dir, r.note or shown(r.raw), r.event] for r in records[-KEPT:]],

@@ -45,6 +45,7 @@ class Check:
     left_out: int = 0
     trace: str = ""
     worker: str = ""
+    steps_left_out: int = 0
 
 
 @dataclass
@@ -196,6 +197,7 @@ class Collector:
         check.group = told.get("group", "")
         check.title = told.get("title", "") or check.nodeid
         check.steps = [(t, step, text) for t, step, text in told.get("steps", ())]
+        check.steps_left_out = told.get("steps_left_out", 0)
         check.dialogue = [(t, way, text, event) for t, way, text, event in told.get("dialogue", ())]
         check.left_out = told.get("left_out", 0)
         check.trace = told.get("trace", "")
@@ -516,7 +518,8 @@ def _steps(check: Check) -> str:
         f"<li><time>{t:.3f} s</time><b>{_e(step)}</b> {_e(text)}</li>"
         for t, step, text in check.steps
     )
-    return f"<h4>Steps</h4><ol class=steps>{rows}</ol>"
+    left = f"<p>{check.steps_left_out} steps in the middle are left out.</p>"
+    return f"<h4>Steps</h4><ol class=steps>{rows}</ol>{left if check.steps_left_out else ''}"
 
 
 def _dialogue(check: Check) -> str:

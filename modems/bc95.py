@@ -25,6 +25,7 @@ from nbiot.profile import Limits, Profile, Release, Report, Signal, UdpSocket, c
 
 _FIGURE = re.compile(r"(?P<name>.+): *(?P<value>-?[0-9]{1,10}) *")
 SIM_PATIENCE = 8.0  # s; AT+CIMI is refused for about 4 s after AT+CFUN=1 (manual V1.8, 9.1)
+SIM_POLL = 0.5  # s
 SOCKET_IDS = range(7)
 RELEASE_FLAGS = {Release.NO: "0", Release.AFTER_THIS: "0x200", Release.AFTER_REPLY: "0x400"}
 
@@ -207,7 +208,7 @@ class BC95(Profile):
                     raise sim_error(error) from error
             else:
                 return
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(SIM_POLL)
 
     async def signal(self) -> Signal:
         rssi = csq_dbm((await self.ask("signal")).lines[0])

@@ -591,8 +591,9 @@ class Modem:
         """Bytes arrived while asleep."""
 
     def _refuse(self, data: bytes) -> None:
+        """Refuse each line in `data`: no result of the command that runs, and no end of it."""
         for _ in range(data.count(b"\r")):
-            self.emit(b"\r\n" + self.result_text(AtError(51)).encode() + b"\r\n", Kind.FINAL)
+            self.emit(b"\r\n" + self.result_text(AtError(51)).encode() + b"\r\n", Kind.REFUSAL)
 
     def _pump(self) -> None:
         while self._inbox and self.state is State.READY and not self._feeding:

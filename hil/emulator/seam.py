@@ -30,6 +30,8 @@ class Kind(Enum):
     LINE = "line"
     """Information line of an answer."""
     FINAL = "final"
+    REFUSAL = "refusal"
+    """What a line gets that came while another command ran (`Options.busy`)."""
     TRAILER = "trailer"
     """A second result after the final one: SEND OK, CLOSE OK."""
     URC = "urc"

@@ -9,7 +9,7 @@ from hil.hosting import modem_of
 from nbiot.errors import BadInput
 
 if TYPE_CHECKING:
-    from hil.emulator import PtyModem
+    from hil.emulator import LineModem
     from hil.rig import Slot
 
 
@@ -31,27 +31,27 @@ class EmulatorPower:
 
     async def on(self) -> None:
         """Supply on, or RESET pulled."""
-        pty = self._pty()
+        line = self._line()
         if self.role == "reset":
-            pty.modem.pins.pull("reset", True)
-        elif not pty.modem.powered:
-            pty.modem.power_on()
+            line.modem.pins.pull("reset", True)
+        elif not line.modem.powered:
+            line.modem.power_on()
 
     async def off(self) -> None:
         """Supply off, or RESET let go."""
-        pty = self._pty()
+        line = self._line()
         if self.role == "reset":
-            pty.modem.pins.pull("reset", False)
-        elif pty.modem.powered:
-            pty.modem.power_off()
+            line.modem.pins.pull("reset", False)
+        elif line.modem.powered:
+            line.modem.power_off()
 
-    def _pty(self) -> PtyModem:
+    def _line(self) -> LineModem:
         from hil.power import PowerError
 
-        pty = modem_of(self.slot)
-        if pty is None:
+        line = modem_of(self.slot)
+        if line is None:
             raise PowerError(
                 f"the modem of slot {self.slot.name} is not running in this process",
                 hint="An emulated modem lives as long as hosted(slot) is entered.",
             )
-        return pty
+        return line

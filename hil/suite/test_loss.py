@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from hil.bench import Bench
+from hil.bench import Bench, until
 from hil.cloud import Impairment
 from nbiot.coap.exchange import Timing
 from nbiot.enos import Command
@@ -76,7 +76,7 @@ async def test_a_bad_network(bench: Bench) -> None:
 async def test_a_silent_server(bench: Bench) -> None:
     """A report without any answer ends in an error, which says that EnOS may have it"""
     async with bench.open() as modem:
-        quick = Timing(ack_timeout=0.05, max_retransmit=1)
+        quick = Timing(ack_timeout=0.2, max_retransmit=1)
         async with await bench.session(modem, timing=quick) as session:
             cloud = await bench.cloud()
             modem_side = bench.pty.modem.network
@@ -84,6 +84,6 @@ async def test_a_silent_server(bench: Bench) -> None:
             with pytest.raises(NoResponse):
                 await session.report({"t": 1})
             modem_side.lose = None
-            assert cloud.counters.accepted == 1
+            assert await until(5.0, lambda: cloud.counters.accepted == 1)
             await session.report({"t": 2})
             assert cloud.counters.accepted == 2

@@ -282,6 +282,7 @@ def check(names: list[str], *, quick: bool) -> list[str]:
     ]
     if not quick:  # test_suite.py has the driver as it is
         jobs.append((None, []))
+    run_suite(["--collect-only"])  # what is imported now, no child imports again
     alive: list[str] = []
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)

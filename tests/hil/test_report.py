@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from hil.record import STEPS as KEPT_STEPS
+from hil.record import Record
 from hil.report import Check, Run, SlotInfo, page, table, words_of, write_html, write_json
+from hil.rig import Slot
+from nbiot.profile import Progress
 
 STEPS = [
     (0.01, "port", "/dev/pts/1 is open"),
@@ -54,6 +58,18 @@ def test_the_verdict(run: Run) -> None:
     assert not run.good
     assert Run().verdict == "nothing was checked: nothing was checked"
     assert Run(problems=["no module named x\nmore"]).verdict.endswith("no module named x")
+
+
+def test_of_an_hour_the_first_and_the_last_steps_are_kept(run: Run) -> None:
+    record = Record(Slot("roof", "emulator:bc66"))
+    for number in range(10 * KEPT_STEPS):
+        record.report(Progress("sent", str(number)))
+    texts = [int(step.text) for step in record.steps]
+    half = KEPT_STEPS // 2
+    assert texts == [*range(half), *range(9 * KEPT_STEPS + half, 10 * KEPT_STEPS)]
+    assert record.steps_left_out == 9 * KEPT_STEPS
+    run.checks[-1].steps_left_out = record.steps_left_out
+    assert f"{9 * KEPT_STEPS} steps in the middle are left out" in page(run)
 
 
 def test_the_table(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from click.testing import CliRunner
 from hil.emulator import Options, PtyModem
 from hil.lock import FOLDER_VARIABLE
 from hil.rig import load
+from nbiot.cli import main
 from nbiot.cli.rig import _text_of
 from nbiot.errors import ModemSilent
 from nbiot.link import ports as link_ports
@@ -38,6 +41,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def nbiot(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*NBIOT, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which takes no start."""
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main(["rig", *arguments])
+        except SystemExit as stop:
+            code = stop.code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 async def nbiot_async(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -190,8 +205,8 @@ def test_a_bad_file_is_told_before_anything_is_tried() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "rig.toml:2: slot a has no key 'prot'" in done.stderr
     assert "Did you mean port?" in done.stderr
-    assert json.loads(nbiot("check", "--json").stdout)["error"] == "BadRig"
-    assert nbiot("check", "other.toml").returncode == 2
+    assert json.loads(typed("check", "--json").stdout)["error"] == "BadRig"
+    assert typed("check", "other.toml").returncode == 2
 
 
 async def test_ctrl_c_lets_go_of_everything(bc66: PtyModem) -> None:
@@ -205,7 +220,7 @@ async def test_ctrl_c_lets_go_of_everything(bc66: PtyModem) -> None:
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         assert await asyncio.to_thread(process.wait) == 130
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert "interrupted" in process.stderr.read()
         assert process.stdout is not None
         assert process.stdout.read() == ""
@@ -242,7 +257,7 @@ def switches(folder: Path) -> None:
 )
 def test_switching(folder: Path, what: list[str], log: str) -> None:
     switches(folder)
-    done = nbiot(*what)
+    done = typed(*what)
     assert (done.returncode, done.stderr) == (0, "")
     assert (folder / "log").read_text().split() == log.split()
 
@@ -261,7 +276,7 @@ def test_switching(folder: Path, what: list[str], log: str) -> None:
 )
 def test_what_cannot_be_switched(folder: Path, what: list[str], code: int, says: str) -> None:
     switches(folder)
-    done = nbiot(*what)
+    done = typed(*what)
     assert done.returncode == code
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -270,7 +285,7 @@ def test_what_cannot_be_switched(folder: Path, what: list[str], code: int, says:
 def test_a_switch_that_fails(folder: Path) -> None:
     switches(folder)
     (folder / "switch").write_text("#!/bin/sh\necho no relay >&2; exit 1\n")
-    done = nbiot("power", "a", "on")
+    done = typed("power", "a", "on")
     assert done.returncode == 14
     assert "no relay" in done.stderr
 
@@ -279,6 +294,7 @@ def test_ctrl_c_in_a_cycle_gives_the_supply_back(folder: Path) -> None:
     switches(folder)
     with subprocess.Popen([*NBIOT, "power", "a", "cycle", "--seconds", "60"]) as process:
         while not (folder / "log").exists():
+            assert process.poll() is None
             time.sleep(0.02)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
@@ -290,7 +306,7 @@ def test_a_pin_stays_as_long_as_the_program(monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("gpiozero", reason="pip install 'nbiot-driver[gpio]'")
     monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "mock")
     write('[slot.a]\nport = "/dev/ttyNONE"\npower = { backend = "gpio", pin = "GPIO17" }\n')
-    assert nbiot("power", "a", "on").returncode == 0
+    assert typed("power", "a", "on").returncode == 0
     with subprocess.Popen([*NBIOT, "power", "a", "off"], stdout=-1, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "a: off\n"

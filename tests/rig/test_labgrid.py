@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
 
+from hil.bench import until
+from hil.cloud import Cloud
 from hil.emulator import Options, PtyModem
 from hil.examine import examine
 from hil.hosting import hosted
@@ -24,6 +26,8 @@ from hil.power.programs import run
 from hil.rig import Rig, Slot
 from nbiot.errors import PortBusy, PortError
 from nbiot.modem import Modem
+from tests.hil.servers import PRODUCT_KEY, SECRET, echo
+from tests.rig import preloaded
 
 LABGRID = "labgrid==26.0.1"
 PLACE = Slot("a", "labgrid:slot0", modem="bc66", power={"backend": "labgrid", "place": "slot0"})
@@ -56,13 +60,15 @@ class Lab:
     def __init__(self, programs: Path, folder: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+            self._port = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{self._port}"
         self._programs = programs
         self._folder = folder
         self._number = 0
+        self.program = folder / "labgrid-client"
 
     @contextmanager
-    def program(self, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    def started(self, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         self._number += 1
         log = self._folder / f"{name}-{self._number}.log"
         with log.open("wb") as out:
@@ -79,8 +85,31 @@ class Lab:
                 process.kill()
                 process.wait()
 
-    def coordinator(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        return self.program("labgrid-coordinator", "-l", self.address)
+    @asynccontextmanager
+    async def clients(self) -> AsyncIterator[None]:
+        """Makes ``self.program``."""
+        path = str(self._folder / "socket")
+        preloaded.write_caller(self.program, path)
+        with self.started("python", preloaded.__file__, path, "labgrid.remote.client:main"):
+            while "ready" not in (self._folder / "python-1.log").read_text():
+                await asyncio.sleep(0.02)
+            yield
+
+    @asynccontextmanager
+    async def coordinator(self) -> AsyncIterator[subprocess.Popen[bytes]]:
+        # Places that are made by labgrid-client are written to this file within 15 s only.
+        places = "slot0: {matches: [{exporter: rack1, group: slot0, cls: '*'}]}\n"
+        (self._folder / "places.yaml").write_text(places)
+        with self.started("labgrid-coordinator", "-l", self.address) as process:
+            while process.poll() is None:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                except OSError:
+                    await asyncio.sleep(0.05)
+                    continue
+                writer.close()
+                break
+            yield process
 
     @asynccontextmanager
     async def exporter(self, port: str, relay: int) -> AsyncIterator[None]:
@@ -91,23 +120,21 @@ class Lab:
             "    index: '1'\n"
         )
         where = ["-c", self.address, "-n", "rack1", "--hostname", "127.0.0.1"]
-        await self.until("resources", "")
-        with self.program("labgrid-exporter", *where, str(config)):
-            await self.until("resources", "rack1/slot0/NetworkSerialPort")
+        with self.started("labgrid-exporter", *where, str(config)):
+            await self.until("rack1/slot0/NetworkSerialPort", "resources")
             yield
 
-    async def until(self, what: str, said: str) -> None:
-        for _ in range(40):
-            try:
-                if said in await self.client(what):
-                    return
-            except PowerError:
-                pass
-            await asyncio.sleep(0.25)
-        pytest.fail(f"labgrid-client {what} never said {said}")
+    async def until(self, said: str, *arguments: str) -> None:
+        """Ask again until the answer has ``said`` in it."""
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(PowerError):
+                    if said in await self.client(*arguments):
+                        return
+                await asyncio.sleep(0.1)
 
     async def client(self, *arguments: str) -> str:
-        return await run([str(self._programs / "labgrid-client"), *arguments], seconds=30)
+        return await run([str(self.program), *arguments], seconds=60)
 
 
 @asynccontextmanager
@@ -136,50 +163,73 @@ async def test_a_place_as_port_and_supply(
 ) -> None:
     lab = Lab(programs, tmp_path)
     monkeypatch.setenv("LG_COORDINATOR", lab.address)
-    monkeypatch.setenv(PROGRAM_VARIABLE, str(programs / "labgrid-client"))
-    with pytest.raises(PortError, match="slot0"):
-        async with hosted(PLACE):
-            pass
-    async with PtyModem("bc66", Options(speed=20)) as pty, relay_of(pty) as (relay, asked):
-        with lab.coordinator() as coordinator:
-            async with lab.exporter(pty.path, relay):
-                await lab.client("-p", "slot0", "create")
-                await lab.client("-p", "slot0", "add-match", "rack1/slot0/*")
-                (found,) = await examine(Rig(None, (PLACE,)), lambda *_: None)
-                assert found.errors == {}
-                assert found.saw["power"] == "labgrid"
-                async with hosted(PLACE) as port, power_of(PLACE) as power:
-                    assert port.startswith("rfc2217://127.0.0.1:")
-                    assert power is not None
-                    async with hosted(PLACE) as same:  # acquired by hand, or by a run that died
-                        assert same == port
-                    with pytest.MonkeyPatch.context() as other:
-                        other.setenv("LG_USERNAME", "other")
-                        with pytest.raises(PortBusy, match="already acquired"):
-                            async with hosted(PLACE):
-                                pass
-                    async with Modem(port, model="bc66") as modem:
-                        assert modem.identity.model == "BC66"
-                        await cycle(power, 0.1)
-                        assert asked == ["0", "1"]
-                        for _ in range(100):
-                            if modem.channel.reboots:
-                                break
-                            await asyncio.sleep(0.05)
-                        assert modem.channel.reboots == 1
-                assert "acquired: None" in await lab.client("-p", "slot0", "show")
-
-                with pytest.raises(PlaceLost, match="coordinator ended"):
-                    await use_until_lost(coordinator)
-        with lab.coordinator():
-            await lab.until("places", "slot0")
+    monkeypatch.setenv(PROGRAM_VARIABLE, str(lab.program))
+    async with (
+        PtyModem("bc66", Options(speed=100, attached=True)) as pty,
+        relay_of(pty) as (relay, asked),
+        lab.clients(),
+    ):
+        with pytest.raises(PortError, match="slot0"):
+            async with hosted(PLACE):
+                pass
+        async with lab.coordinator() as coordinator, lab.exporter(pty.path, relay):
+            (found,) = await examine(Rig(None, (PLACE,)), lambda *_: None)
+            assert found.errors == {}
+            assert found.saw["power"] == "labgrid"
+            async with hosted(PLACE) as port, power_of(PLACE) as power:
+                assert port.startswith("rfc2217://127.0.0.1:")
+                assert power is not None
+                async with hosted(PLACE) as same:  # acquired by hand, or by a run that died
+                    assert same == port
+                with pytest.MonkeyPatch.context() as other:
+                    other.setenv("LG_USERNAME", "other")
+                    with pytest.raises(PortBusy, match="already acquired"):
+                        async with hosted(PLACE):
+                            pass
+                async with Modem(port, model="bc66") as modem:
+                    assert modem.identity.model == "BC66"
+                    await cycle(power, 0.1)
+                    assert asked == ["0", "1"]
+                    assert await until(30, lambda: modem.channel.reboots > 0)
+                    assert modem.channel.reboots == 1
             assert "acquired: None" in await lab.client("-p", "slot0", "show")
+
+            await lab.client("-p", "slot0", "acquire")
+            await the_suite_runs(tmp_path, pty.modem.options.imei)
+            assert "acquired: None" not in await lab.client("-p", "slot0", "show")
+            assert asked == ["0", "1"] * 2
+            await lab.client("-p", "slot0", "release")
+
+            with pytest.raises(PlaceLost, match="coordinator ended"):
+                await use_until_lost(coordinator)
+        async with lab.coordinator():
+            await lab.until("acquired: None", "-p", "slot0", "show")
+
+
+async def the_suite_runs(folder: Path, imei: str) -> None:
+    """Three checks of it, over the place's export and with its supply."""
+    (folder / "secret").write_text(SECRET)
+    rig = folder / "rig.toml"
+    async with Cloud({(PRODUCT_KEY, imei): SECRET}) as cloud, echo() as address:
+        rig.write_text(
+            '[slot.a]\nport = "labgrid:slot0"\nmodem = "bc66"\n'
+            'power = { backend = "labgrid", place = "slot0" }\n'
+            f'server = "{cloud.host}:{cloud.port}"\nproduct_key = "{PRODUCT_KEY}"\n'
+            f'secret = "file:{folder / "secret"}"\n'
+        )
+        for file in (rig, folder / "secret"):
+            file.chmod(0o600)
+        command = [sys.executable, "-m", "nbiot", "hil", "run", "--rig", str(rig)]
+        checks = "test_good or test_every_byte or test_without_power"
+        said = await run([*command, "--echo", address, "-k", checks], seconds=120)
+        assert "3 passed" in said
+        assert cloud.counters.requests == 1
 
 
 async def use_until_lost(coordinator: subprocess.Popen[bytes]) -> None:
     async with hosted(PLACE) as port, Modem(port, model="bc66"):
-        coordinator.terminate()
-        await asyncio.sleep(30)
+        coordinator.kill()  # asked to end it would wait 5 s for its clients
+        await asyncio.sleep(60)
 
 
 SHOWN = """Place 'slot0':
