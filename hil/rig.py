@@ -10,11 +10,8 @@ is touched. A slot is then used like this::
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import stat
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
@@ -22,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from hil.hosting import hosted as hosted
-from hil.toml_lines import Path as Place
-from hil.toml_lines import lines_of
 from nbiot.errors import BadInput
+from nbiot.tomlfile import BadFile, Table, TomlFile, nearest, text
 
 EMULATED = "emulator:"
 LABGRID = "labgrid:"
-MOST_BYTES = 1_000_000
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _HIDDEN = frozenset({"secret", "password", "token", "user"})  # their values are never shown
 _SECRET_SOURCES = "env:NAME, file:PATH or keyring:SERVICE/USER"
@@ -82,30 +77,11 @@ class Rig:
             if slot.name == name:
                 return slot
         names = [slot.name for slot in self.slots]
-        raise BadInput("slot", name, ", ".join(names), hint=_nearest(name, names))
+        raise BadInput("slot", name, ", ".join(names), hint=nearest(name, names))
 
 
-class BadRig(BadInput):
+class BadRig(BadFile):
     """The rig file cannot be used: where in it, which key, what was given, what is allowed."""
-
-    def __init__(
-        self,
-        path: Path,
-        line: int,
-        key: str,
-        given: object,
-        allowed: str,
-        *,
-        hint: str = "",
-        problem: str = "",
-    ) -> None:
-        where = f"{path}:{line}" if line else str(path)
-        super().__init__(f"{where}: {key}", given, allowed, hint=hint)
-        if problem:
-            self.message = f"{where}: {problem}"
-            self.args = (self.message,)
-        self.path = path
-        self.line = line
 
 
 def emulated_rig() -> Rig:
@@ -120,10 +96,11 @@ def load(path: Path, *, ports: bool = True) -> Rig:
 
     ports: whether a port that does not exist is an error
     """
-    found, text = _read(path)
-    reader = _Reader(path, _parse(path, text), lines_of(text))
-    slots = reader.slots()
-    _check_permissions(path, found, slots)
+    file = TomlFile(path, "rig file", hint="`nbiot rig init` writes one.", error=BadRig)
+    root = file.root()
+    root.done("slot")
+    slots = slots_of(root)
+    _check_mode(file, slots)
     if ports:
         check_ports(Rig(path, slots))
     return Rig(path, slots)
@@ -151,199 +128,97 @@ def check_ports(rig: Rig, names: Collection[str] | None = None) -> None:
 # --- reading the file -------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[os.stat_result, str]:
-    hint = "`nbiot rig init` writes one."
-    try:  # non-blocking, so that a FIFO does not hold us before we can see what it is
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        allowed = f"a file that can be read ({reason})"
-        raise BadRig(path, 0, "rig file", str(path), allowed, hint=hint) from None
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise BadRig(path, 0, "rig file", str(path), "a regular file", hint=hint)
-        with open(fd, "rb", closefd=False) as file:
-            data = file.read(MOST_BYTES + 1)
-    finally:
-        os.close(fd)
-    if len(data) > MOST_BYTES:
-        raise BadRig(path, 0, "rig file", f"{len(data)} bytes or more", f"at most {MOST_BYTES}")
-    try:
-        return found, data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise BadRig(path, line, "rig file", f"byte {data[error.start]:#04x}", "UTF-8") from None
+def slots_of(root: Table) -> tuple[Slot, ...]:
+    """The slots that the tables [slot.NAME] of any file describe. Raises BadFile.
+
+    Whether others may read that file, and whether the ports exist, is not looked at.
+    """
+    tables = root.raw("slot")
+    if not isinstance(tables, dict) or not tables:
+        raise root.bad(
+            "slot",
+            "slot",
+            "nothing" if tables is None else type(tables).__name__,
+            "one table [slot.NAME] for each modem",
+            problem="no slots: the file needs a table [slot.NAME] for each modem",
+            hint="`nbiot rig init` writes a file to begin with.",
+        )
+    slots = tuple(_slot(root.file, name, values) for name, values in tables.items())
+    _check_distinct(root.file, slots)
+    return slots
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
+def _slot(file: TomlFile, name: str, values: Any) -> Slot:
+    place = ("slot", name)
+    if not re.fullmatch(_NAME, name):
+        allowed = "a name of letters, digits, - and _ (64 at most)"
+        raise file.bad(place, "name of a slot", name, allowed)
+    if not isinstance(values, dict):
+        raise file.bad(place, f"slot {name}", values, f"a table: [slot.{name}]")
+    table = Table(file, place, values, f"slot {name}")
+    table.done(*_KEYS)
+    table.need("port", _port, hint=_PORT_HINT)
+    read = {key: table.need(key, _KEYS[key]) for key in values}
+    slot = Slot(name, line=table.line, **read)
+    for key in ("power", "reset"):
+        if (switch := table.table(key)) is not None:
+            _check_switch(slot, key, switch)
+    return slot
+
+
+def _check_switch(slot: Slot, key: str, table: Table) -> None:
+    """Try the table ``power`` or ``reset`` on its backend, without touching a thing."""
+    from hil.power import BadKey, backend_of
+
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        problem = str(error)
-        if place := re.search(r" \(at line (\d+), column (\d+)\)$", problem):
-            line, problem = int(place[1]), f"{problem[: place.start()]} (column {place[2]})"
-        else:  # "(at end of document)"
-            line = text.count("\n", 0, len(text.rstrip())) + 1
-        raise BadRig(
-            path, line, "TOML", problem, "TOML; docs/rig.md has an example", problem=problem
+        backend_of(slot, key)
+    except BadInput as error:
+        inner = error.field if error.field in table else None
+        problem = f"{table.of}: {error.message}" if isinstance(error, BadKey) else ""
+        given = None if problem else error.given
+        raise table.bad(
+            inner,
+            f"key {inner}" if inner else table.of,
+            given,
+            error.allowed,
+            hint=error.hint,
+            problem=problem,
         ) from None
-    except RecursionError:
-        raise BadRig(path, 0, "TOML", "values inside values", "fewer levels") from None
 
 
-def _check_permissions(path: Path, found: os.stat_result, slots: Iterable[Slot]) -> None:
+def _check_distinct(file: TomlFile, slots: tuple[Slot, ...]) -> None:
+    seen: dict[str, Slot] = {}
+    for slot in slots:
+        if slot.emulated:
+            continue  # each use makes a modem of its own
+        other = seen.setdefault(_identity(slot.port), slot)
+        if other is not slot:
+            same = "" if other.port == slot.port else f", as {other.port}"
+            raise file.bad(
+                ("slot", slot.name, "port"),
+                f"slot {slot.name}, key port",
+                slot.port,
+                "a port of its own",
+                problem=f"slot {slot.name} has the port of slot {other.name}"
+                f" (line {other.line}{same}): {slot.port}",
+                hint="Two slots cannot share a modem.",
+            )
+
+
+def _check_mode(file: TomlFile, slots: Iterable[Slot]) -> None:
     """Refuse a file that others may read while it tells of secrets, or write while it runs
     programs or says where secrets go.
     """
-    mode = stat.S_IMODE(found.st_mode)
     tables = [table for slot in slots for table in (slot.power, slot.reset) if table is not None]
-    secrets = any(slot.secret for slot in slots) or any(_HIDDEN & set(table) for table in tables)
-    programs = any(table["backend"] in _RUNS_PROGRAMS for table in tables)
-    if secrets and mode & 0o077:
-        problem = f"others may use this file (mode {mode:04o}), and it says where secrets are"
-    elif programs and mode & 0o022:
-        problem = f"others may write this file (mode {mode:04o}), and it names programs to run"
-    elif (secrets or programs) and found.st_uid not in (0, os.geteuid()) and os.geteuid():
-        problem = "this file is another user's, and it says where secrets are or what to run"
-    else:
-        return
-    import shlex
-
-    foreign = found.st_uid not in (0, os.geteuid()) and os.geteuid()
-    name = shlex.quote(str(path))
-    to_type = f"sudo chown $USER {name} && chmod 600 {name}" if foreign else f"chmod 600 {name}"
-    raise BadRig(
-        path, 0, "rig file", f"mode {mode:04o}", "0600", problem=problem, hint=f"Type: {to_type}"
-    )
-
-
-class _Reader:
-    """Makes slots of the parsed file; knows where things stand."""
-
-    def __init__(self, path: Path, tables: dict[str, Any], lines: dict[Place, int]) -> None:
-        self._path = path
-        self._tables = tables
-        self._lines = lines
-
-    def slots(self) -> tuple[Slot, ...]:
-        self._known((), self._tables, ["slot"], "the file")
-        tables = self._tables.get("slot")
-        if not isinstance(tables, dict) or not tables:
-            line = self._lines.get(("slot",), 0)
-            raise BadRig(
-                self._path,
-                line,
-                "slot",
-                "nothing" if tables is None else type(tables).__name__,
-                "one table [slot.NAME] for each modem",
-                problem="no slots: the file needs a table [slot.NAME] for each modem",
-                hint="`nbiot rig init` writes a file to begin with.",
-            )
-        slots = tuple(self._slot(name, table) for name, table in tables.items())
-        self._check_distinct(slots)
-        return slots
-
-    def _slot(self, name: str, table: Any) -> Slot:
-        place: Place = ("slot", name)
-        if not re.fullmatch(_NAME, name):
-            allowed = "a name of letters, digits, - and _ (64 at most)"
-            raise self._bad(place, "name of a slot", name, allowed)
-        if not isinstance(table, dict):
-            raise self._bad(place, f"slot {name}", table, f"a table: [slot.{name}]")
-        where = f"slot {name}"
-        self._known(place, table, _KEYS, where)
-        if "port" not in table:
-            problem = f"{where}: the key port is missing"
-            raise self._bad(place, "port", None, "a port", problem=problem, hint=_PORT_HINT)
-        values = {}
-        for key, value in table.items():
-            try:
-                values[key] = _KEYS[key](value)
-            except BadInput as error:
-                raise self._because((*place, key), f"{where}, key {key}", error) from None
-        slot = Slot(name, line=self._lines.get(place, 0), **values)
-        for key in ("power", "reset"):
-            if values.get(key) is not None:
-                self._check_switch(slot, key)
-        return slot
-
-    def _check_switch(self, slot: Slot, key: str) -> None:
-        """Try the table ``power`` or ``reset`` on its backend, without touching a thing."""
-        from hil.power import BadKey, backend_of
-
-        place: Place = ("slot", slot.name, key)
-        try:
-            backend_of(slot, key)
-        except BadInput as error:
-            inner = error.field if (*place, error.field) in self._lines else None
-            where = f"slot {slot.name}, {key}" + (f", key {inner}" if inner else "")
-            at = (*place, inner) if inner else place
-            if isinstance(error, BadKey):
-                problem = f"slot {slot.name}, {key}: {error.message}"
-                bad = self._bad(at, where, None, error.allowed, problem=problem, hint=error.hint)
-                raise bad from None
-            raise self._because(at, where, error) from None
-
-    def _check_distinct(self, slots: tuple[Slot, ...]) -> None:
-        seen: dict[str, Slot] = {}
-        for slot in slots:
-            if slot.emulated:
-                continue  # each use makes a modem of its own
-            other = seen.setdefault(_identity(slot.port), slot)
-            if other is not slot:
-                same = "" if other.port == slot.port else f", as {other.port}"
-                raise self._bad(
-                    ("slot", slot.name, "port"),
-                    f"slot {slot.name}, key port",
-                    slot.port,
-                    "a port of its own",
-                    problem=f"slot {slot.name} has the port of slot {other.name}"
-                    f" (line {other.line}{same}): {slot.port}",
-                    hint="Two slots cannot share a modem.",
-                )
-
-    def _known(self, place: Place, table: dict[str, Any], keys: Collection[str], of: str) -> None:
-        for key in table:
-            if key not in keys:
-                raise self._bad(
-                    (*place, key),
-                    f"key of {of}",
-                    key,
-                    ", ".join(keys),
-                    problem=f"{of} has no key {key!r}; there are {', '.join(keys)}",
-                    hint=_nearest(key, keys),
-                )
-
-    def _because(self, place: Place, what: str, error: BadInput) -> BadRig:
-        return self._bad(place, what, error.given, error.allowed, hint=error.hint)
-
-    def _bad(self, place: Place, what: str, given: object, allowed: str, **more: str) -> BadRig:
-        line = next((self._lines[p] for p in _outwards(place) if p in self._lines), 0)
-        return BadRig(self._path, line, what, given, allowed, **more)
-
-
-def _outwards(place: Place) -> Iterable[Place]:
-    return (place[:length] for length in range(len(place), 0, -1))
-
-
-def _nearest(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given.lower(), known, 1)
-    return f"Did you mean {close[0]}?" if close else ""
+    if any(slot.secret for slot in slots) or any(_HIDDEN & set(table) for table in tables):
+        file.check_mode(0o077, "it says where secrets are", to="600")
+    elif any(table["backend"] in _RUNS_PROGRAMS for table in tables):
+        file.check_mode(0o022, "it names programs to run", to="600")
 
 
 # --- the keys of a slot -----------------------------------------------------------------------
 
 _PORT_HINT = '`nbiot ports` lists what is plugged in. Without a board: port = "emulator:bc66"'
-
-
-def _text(key: str, allowed: str, pattern: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII):
-            return value
-        raise BadInput(key, value, allowed)
-
-    return read
 
 
 def _port(value: object) -> str:
@@ -374,7 +249,7 @@ def _modem(value: object) -> str:
     known = ("auto", *profiles())
     if isinstance(value, str) and value in known:
         return value
-    hint = _nearest(value, known) if isinstance(value, str) else ""
+    hint = nearest(value, known) if isinstance(value, str) else ""
     raise BadInput("modem", value, ", ".join(known), hint=hint)
 
 
@@ -438,7 +313,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "port": _port,
     "modem": _modem,
     "baud": _baud,
-    "apn": _text("apn", "1 to 100 letters, digits, - . _", r"[A-Za-z0-9._-]{1,100}"),
+    "apn": text("1 to 100 letters, digits, - . _", r"[A-Za-z0-9._-]{1,100}"),
     "server": _server,
     "product_key": _product_key,
     "device_key": _device_key,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hil.toml_lines import Path, lines_of
+from nbiot.toml_lines import Path, lines_of
 
 GAPS = st.lists(
     st.sampled_from(["", "  ", "# [slot.x]", "# port = 'no'", '\t# "quote', "#"]), max_size=3
