@@ -265,3 +265,64 @@ class SecretUnavailable(NbiotError):
     """The device secret could not be read from where it should be."""
 
     exit_code = 53
+
+
+# --- the station ----------------------------------------------------------------------------
+
+
+class StationError(NbiotError):
+    """The station cannot do what was asked."""
+
+    exit_code = 60
+
+
+class StoreUnavailable(StationError):
+    """The database does not answer, or is not one of ours. What was asked may be asked again."""
+
+    exit_code = 60
+
+
+class PoolEmpty(StationError):
+    """No free identity is left."""
+
+    exit_code = 61
+
+
+class AlreadyProven(StationError):
+    """A board with this IMEI has its identity, and was proven."""
+
+    exit_code = 62
+
+
+class ImeiTaken(StationError):
+    """This IMEI is another board's, or is being worked on in another slot."""
+
+    exit_code = 63
+
+
+class LeaseLost(StationError):
+    """The identity is no longer this run's: its lease ran out and another run has it."""
+
+    exit_code = 64
+
+
+class VaultError(StationError):
+    """The key of the secrets' column is missing, or is another one."""
+
+    exit_code = 65
+
+
+class PrinterError(StationError):
+    """The label was not printed."""
+
+    exit_code = 66
+
+
+class RestError(StationError):
+    """EnOS's REST interface refused, or did not answer. ``code`` is its code, 0 when none came."""
+
+    exit_code = 67
+
+    def __init__(self, message: str, *, code: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
