@@ -5,13 +5,16 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test install check lint types walls fuzz bench fault-table clean help
+.PHONY: demo station-demo test install check lint types walls fuzz bench fault-table clean help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 demo: $(VENV)/installed  ## authenticate a device through an emulated BC95 and BC66
 	@$(BIN)/nbiot demo
+
+station-demo: $(VENV)/installed-station  ## eight emulated boards through a provisioning station
+	@$(BIN)/nbiot station demo
 
 test: $(VENV)/installed-dev  ## run the tests
 	@$(BIN)/python -m pytest -q -n $(TEST_JOBS)
@@ -44,10 +47,15 @@ $(VENV)/installed: $(BIN)/python pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(VENV)/installed-station: $(BIN)/python pyproject.toml
+	@echo "Installing nbiot-driver with its station ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[station]'
+	@touch $(VENV)/installed $@
+
 $(VENV)/installed-dev: $(BIN)/python pyproject.toml
 	@echo "Installing nbiot-driver with its test tools ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(VENV)/installed $@
+	@touch $(VENV)/installed $(VENV)/installed-station $@
 
 FUZZ_SECONDS ?= 60
 

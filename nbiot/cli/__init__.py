@@ -25,6 +25,7 @@ COMMANDS = {
     "ports": ("nbiot.cli.ports", "List serial ports and which of them answer as modems."),
     "rig": ("nbiot.cli.rig", "Write and check the file of a test rig; switch its modems."),
     "hil": ("nbiot.cli.hil", "Run the test suite on modems in a rig, or on software modems."),
+    "station": ("nbiot.cli.station", "Give boards their identities: the factory's station."),
     "at": ("nbiot.cli.at", "Send AT commands and print what comes back."),
     "profiles": ("nbiot.cli.profiles", "List the modems this driver knows, and on what evidence."),
     "capture": ("nbiot.cli.capture", "Record what a modem says, redacted, to share it."),
