@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -14,13 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbiot.errors import BadInput, BadReply
+from nbiot.programs import MOST_OUTPUT, run_program
 
 USER_CODE = 2000  # EnOS: codes from here on are the user's own
 SIGNALLED = 128  # added to the number of a signal, as shells do
 NOT_HANDLED, FAILED = 1101, 1102  # codes of EnOS's own SDKs
-MOST_OUTPUT = 64 * 1024  # bytes; EnOS takes 1 KB
-MOST_SAID = 4096  # bytes of standard error that are kept
-GRACE = 2.0  # s between SIGTERM and SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +51,17 @@ class Program:
     async def run(self, about: Mapping[str, Any]) -> Outcome:
         """Carry out the command ``about``."""
         began = time.monotonic()
+        environment = {k: v for k, v in os.environ.items() if k not in self._hidden}
+        data = json.dumps(about).encode() + b"\n"
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._line,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={k: v for k, v in os.environ.items() if k not in self._hidden},
-                start_new_session=True,
-            )
+            ran = await run_program(self._line, data, self._seconds, environment)
         except OSError as error:
             return Outcome(FAILED, message="not started", said=f"not started: {error.strerror}")
-        stdout, stderr = bytearray(), bytearray()
-        try:
-            async with asyncio.timeout(self._seconds):
-                await asyncio.gather(
-                    _feed(process, json.dumps(about).encode() + b"\n"),
-                    _first(process.stdout, stdout),
-                    _last(process.stderr, stderr),
-                    process.wait(),
-                )
-        except TimeoutError:
-            await _end(process)
+        if ran.status is None:
             words = f"not done within {self._seconds:g} s"
-            return Outcome(FAILED, message=words, said=_with_last_line(words, stderr))
-        except BaseException:
-            await _end(process)
-            raise
-        return _outcome(
-            process.returncode or 0,
-            bytes(stdout),
-            bytes(stderr),
-            about["kind"] == "raw",
-            round(time.monotonic() - began, 3),
-        )
+            return Outcome(FAILED, message=words, said=_with_last_line(words, ran.stderr))
+        took = round(time.monotonic() - began, 3)
+        return _outcome(ran.status, ran.stdout, ran.stderr, about["kind"] == "raw", took)
 
 
 def _outcome(status: int, stdout: bytes, stderr: bytes, is_raw: bool, seconds: float) -> Outcome:
@@ -127,46 +101,7 @@ def _data(stdout: bytes, is_raw: bool) -> Any:
     raise BadReply('its output is not {"hex": "0102"}, as the answer to a raw command')
 
 
-def _with_last_line(words: str, stderr: bytes | bytearray) -> str:
-    lines = bytes(stderr).decode("utf-8", "backslashreplace").strip().splitlines()
+def _with_last_line(words: str, stderr: bytes) -> str:
+    lines = stderr.decode("utf-8", "backslashreplace").strip().splitlines()
     last = "".join(c if c.isprintable() else "?" for c in lines[-1][:200]) if lines else ""
     return f"{words}: {last}" if last else words
-
-
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError, ConnectionResetError):  # it need not read
-        process.stdin.write(data)
-        await process.stdin.drain()
-    process.stdin.close()
-
-
-async def _first(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
-    """The beginning of a stream, one byte more than allowed at most; read to its end."""
-    assert stream is not None
-    while chunk := await stream.read(MOST_OUTPUT):
-        kept += chunk[: MOST_OUTPUT + 1 - len(kept)]
-
-
-async def _last(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
-    assert stream is not None
-    while chunk := await stream.read(MOST_OUTPUT):
-        kept += chunk
-        del kept[:-MOST_SAID]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the process and what else is in its group, which may outlive it."""
-    _signal(process, signal.SIGTERM)
-    try:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GRACE):
-                await process.wait()
-    finally:
-        _signal(process, signal.SIGKILL)
-    await process.wait()
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)

@@ -18,10 +18,11 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from nbiot import programs
 from nbiot.errors import BadReply
+from nbiot.programs import MOST_OUTPUT, Ran
 from nbiot.station.reasons import NotGood
 from nbiot.station.recipe import Range
 from nbiot.station.record import Outcome, Value
@@ -30,11 +31,8 @@ if TYPE_CHECKING:
     from nbiot.station.recipe import Program
     from nbiot.station.work import Work
 
-MOST_OUTPUT = 64 * 1024  # bytes
-MOST_SAID = 4096  # bytes of stderr that are kept, the last ones
 MOST_MEASUREMENTS = 200
 MOST_TEXT = 1000  # characters of a text in an answer
-TO_END = 2.0  # s between SIGTERM and SIGKILL
 
 
 async def run_program(work: Work, phase: Program, about: Mapping[str, Any]) -> None:
@@ -47,14 +45,16 @@ async def run_program(work: Work, phase: Program, about: Mapping[str, Any]) -> N
             "device_key": claim.device_key,
             "device_secret": claim.secret.reveal(),
         }
-    status, *output = await _run(phase, asked)
+    ran = await _run(phase, asked)
+    stdout, stderr = ran.stdout, ran.stderr
     if phase.identity:  # a program may repeat what it was told, and records are no place for it
-        output = [text.replace(claim.secret.reveal().encode(), b"***") for text in output]
-    stdout, stderr = output
+        stdout, stderr = (
+            text.replace(claim.secret.reveal().encode(), b"***") for text in (stdout, stderr)
+        )
     said = stderr.decode("utf-8", "backslashreplace").strip()
     if said:
         work.measure("stderr", said)
-    if status is None:
+    if ran.status is None:
         raise NotGood(
             "timeout",
             f"{phase.command[0]} was not done within {phase.seconds:g} s",
@@ -62,9 +62,9 @@ async def run_program(work: Work, phase: Program, about: Mapping[str, Any]) -> N
             outcome=Outcome.ERROR,
             program=phase.command[0],
         )
-    if len(stdout) > MOST_OUTPUT:
+    if len(ran.stdout) > MOST_OUTPUT:
         raise _bad_output(phase, f"is longer than {MOST_OUTPUT} bytes")
-    _judge(work, phase, status, _answer(phase, stdout, status), said)
+    _judge(work, phase, ran.status, _answer(phase, stdout, ran.status), said)
 
 
 def _judge(work: Work, phase: Program, status: int, answer: dict[str, Any], said: str) -> None:
@@ -167,17 +167,12 @@ def _bad_output(phase: Program, what: str) -> NotGood:
 # --- running it ---------------------------------------------------------------------------------
 
 
-async def _run(phase: Program, asked: dict[str, Any]) -> tuple[int | None, bytes, bytes]:
-    """(exit code, stdout, stderr); the exit code is None when the time was up."""
+async def _run(phase: Program, asked: dict[str, Any]) -> Ran:
+    line = await asyncio.to_thread(_line, phase)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("NBIOT_")}
+    data = json.dumps(asked).encode() + b"\n"
     try:
-        process = await asyncio.create_subprocess_exec(
-            *await asyncio.to_thread(_line, phase),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={k: v for k, v in os.environ.items() if not k.startswith("NBIOT_")},
-            start_new_session=True,
-        )
+        return await programs.run_program(line, data, phase.seconds, environment, alone=True)
     except OSError as error:
         raise NotGood(
             "program_failed",
@@ -185,20 +180,6 @@ async def _run(phase: Program, asked: dict[str, Any]) -> tuple[int | None, bytes
             outcome=Outcome.ERROR,
             program=phase.command[0],
         ) from None
-    stdout, stderr = bytearray(), bytearray()
-    try:
-        async with asyncio.timeout(phase.seconds):
-            await asyncio.gather(
-                _feed(process, json.dumps(asked).encode() + b"\n"),
-                _first(process.stdout, stdout),
-                _last(process.stderr, stderr),
-                process.wait(),
-            )
-    except TimeoutError:
-        return None, bytes(stdout), bytes(stderr)
-    finally:
-        await _end(process)
-    return process.returncode or 0, bytes(stdout), bytes(stderr)
 
 
 def _line(phase: Program) -> list[str]:
@@ -207,45 +188,3 @@ def _line(phase: Program) -> list[str]:
     """
     setpriv = shutil.which("setpriv")
     return [*([setpriv, "--pdeathsig", "KILL"] if setpriv else []), *phase.command]
-
-
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError, ConnectionResetError):  # it need not read
-        process.stdin.write(data)
-        await process.stdin.drain()
-    process.stdin.close()
-
-
-async def _first(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
-    """The beginning of a stream, one byte more than allowed at most; read to its end."""
-    assert stream is not None
-    while chunk := await stream.read(MOST_OUTPUT):
-        kept += chunk[: MOST_OUTPUT + 1 - len(kept)]
-
-
-async def _last(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
-    assert stream is not None
-    while chunk := await stream.read(MOST_OUTPUT):
-        kept += chunk
-        del kept[:-MOST_SAID]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End what is left of the process and its group, which may outlive it."""
-    if process.returncode is None:
-        _signal(process, signal.SIGTERM)
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TO_END):
-                    await process.wait()
-        finally:
-            _signal(process, signal.SIGKILL)
-    else:
-        _signal(process, signal.SIGKILL)
-    await process.wait()
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)

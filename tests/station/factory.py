@@ -43,6 +43,7 @@ from tests.station.postgres import USER, Server, a_server
 
 PRODUCT_KEY = "KV315idW"
 DEVICE_KEY = re.compile(rb"LINE\d{7}")
+SECRET = "secret-of-"
 MODELS = ("bc95", "bc95-g", "bc66")
 SPEED = 40.0
 LEASE = 6.0  # s; short, so that it runs out while a station is stopped
@@ -395,6 +396,16 @@ def verdict(
     return dict(bad)
 
 
+def files_with(text: bytes, folder: Path) -> list[str]:
+    """Files of logs, traces, databases, outboxes that hold ``text``."""
+    found = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # a file that is gone, a socket
+            if path.is_file() and text in path.read_bytes():
+                found.append(str(path.relative_to(folder)))
+    return found
+
+
 # --- all of it --------------------------------------------------------------------------------
 
 STATION = """\
@@ -489,7 +500,7 @@ async def run_line(
     chance = random.Random(seed)
     line = pieces(boards, chance, twins=twins, deaf=deaf)
     keys = [f"LINE{number:07}" for number in range(boards + 50)]
-    secrets = {(PRODUCT_KEY, key): f"secret-of-{key}" for key in keys}
+    secrets = {(PRODUCT_KEY, key): f"{SECRET}{key}" for key in keys}
     began = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         cloud = await stack.enter_async_context(Cloud(secrets, limits=None))
@@ -538,6 +549,9 @@ async def run_line(
             await asyncio.wait([raging, watcher, teller])
         states = await asyncio.to_thread(identities, database)
         bad = verdict(line, found.rows, states)
+        for place in (folder, server.folder):
+            if leaks := await asyncio.to_thread(files_with, SECRET.encode(), place):
+                bad["secret on the disk"] = leaks
         return Result(line, found.rows, misfortune.happened, bad, time.monotonic() - began)
 
 
