@@ -123,6 +123,25 @@ def line_in(folder: Path, **options: Any) -> Line:
     return Line(folder, speed=SPEED, ack_timeout=1.0, **options)
 
 
+_POOL = ("station.db", "vault.key")
+_pools: dict[int, dict[str, bytes]] = {}
+"""Databases as a line begins with them, by number of boards: to make one is half a test's work."""
+
+
+def _put_pool(folder: Path, boards: int) -> None:
+    if any((folder / name).exists() for name in _POOL):
+        return
+    for name, data in _pools.get(boards, {}).items():
+        path = folder / name
+        path.touch(0o600)
+        path.write_bytes(data)
+
+
+def _keep_pool(folder: Path, boards: int) -> None:
+    if boards not in _pools and not (folder / "state").exists():  # no station was here
+        _pools[boards] = {name: (folder / name).read_bytes() for name in _POOL}
+
+
 @asynccontextmanager
 async def running(
     folder: Path,
@@ -137,7 +156,9 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A station in ``folder`` that runs the recipe ``text``."""
     recipe = recipe_of(folder, text)
+    await asyncio.to_thread(_put_pool, folder, boards)
     async with line_in(folder, slots=slots, boards=boards, models=models) as line:
+        await asyncio.to_thread(_keep_pool, folder, boards)
         found = replace(line.config, **(config or {}))
         options = {"poll": 0.02, "health": 0.2, **options}
         places = None if real_places else line.places

@@ -22,6 +22,8 @@ from typing import Any, Self
 
 PATIENCE = 30.0
 """s; a machine with other work may take its time."""
+POLL = 0.05
+"""s between two looks at a page: each makes the browser lay it out."""
 
 
 _WHERE = """
@@ -131,6 +133,7 @@ class Page:
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
+        self._size: tuple[int, int, bool] | None = None
         target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = browser.call("Target.attachToTarget", targetId=target, flatten=True)[
             "sessionId"
@@ -139,8 +142,7 @@ class Page:
             self.call(f"{domain}.enable")
 
     def reset(self, language: str = "en") -> None:
-        """Forget cookies and complaints, speak this language."""
-        self.call("Page.navigate", url="about:blank")
+        """Forget cookies and complaints, speak this language. The page should be empty."""
         self.call("Network.clearBrowserCookies")
         self.call("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
         self.call("Emulation.setEmulatedVisionDeficiency", type="none")
@@ -148,6 +150,9 @@ class Page:
 
     def resize(self, width: int, height: int, *, phone: bool = False) -> None:
         """The window, in CSS pixels."""
+        if self._size == (width, height, phone):  # the same once more costs as much as another
+            return
+        self._size = (width, height, phone)
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=2 if phone else 1, mobile=phone,
@@ -187,7 +192,7 @@ class Page:
             if time.monotonic() > end:
                 text = self.js("document.body.innerText")
                 raise Failed(f"waited in vain for {expression}; the page says:\n{text}")
-            time.sleep(0.02)
+            time.sleep(POLL)
 
     def text(self, selector: str = "body") -> str:
         """What is to be read there."""
@@ -257,6 +262,11 @@ def _spawn(program: str, folder: str, read: int, write: int) -> int:
         "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
+        # One process for all that is shown: a new one for each page costs more than the page.
+        "--renderer-process-limit=1", "--disable-site-isolation-trials",
+        "--disable-features=site-per-process,OptimizationHints,Translate,MediaRouter,Prerender2",
+        "--disable-client-side-phishing-detection", "--disable-default-apps",
+        "--metrics-recording-only", "--password-store=basic",
         "--force-color-profile=srgb", f"--user-data-dir={folder}", "about:blank",
     )  # fmt: skip
     # From beyond 4, so that neither is in the other's way.

@@ -25,23 +25,25 @@ CJK = re.compile(r"[\u4e00-\u9fff]")
 # their own (a power backend): those fall back to their message and hint.
 
 
-def trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
+CLASS = re.compile(r"^ *class (\w+)\(([^)]*)\):", re.M)
+
+
+def sources(*folders: str) -> Iterator[tuple[Path, str]]:
     for name in folders:
         found = ROOT / name
         for path in [found] if found.suffix else sorted(found.rglob("*.py")):
-            yield path, ast.parse(path.read_text(), str(path))
+            yield path, path.read_text()
 
 
 def error_codes() -> set[str]:
     """Of the classes of errors in all that a station runs."""
     bases: dict[str, set[str]] = {}
-    for path, tree in trees("nbiot", "hil/power", "hil/rig.py", "hil/hosting.py", "hil/labgrid.py"):
+    folders = ("nbiot", "hil/power", "hil/rig.py", "hil/hosting.py", "hil/labgrid.py")
+    for path, text in sources(*folders):
         if path.name == "demo.py" or "cli" in path.parts:  # front doors: no slot sees their errors
             continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                names = {base.id for base in node.bases if isinstance(base, ast.Name)}
-                bases.setdefault(node.name, set()).update(names)
+        for name, of in CLASS.findall(text):
+            bases.setdefault(name, set()).update(re.findall(r"\w+", of))
     known = {"NbiotError"}
     while more := {name for name, of in bases.items() if of & known} - known:
         known |= more
@@ -52,9 +54,10 @@ def error_codes() -> set[str]:
 def given_codes() -> dict[str, str]:
     """Codes that the station's source gives by name, and where it does."""
     found: dict[str, str] = {}
-    for path, tree in trees("nbiot/station"):
-        if path == Path(words.__file__):  # looks them up
-            continue
+    for path, text in sources("nbiot/station"):
+        if path == Path(words.__file__) or not re.search(r"Reason|NotGood|station.reasons", text):
+            continue  # the first looks them up
+        tree = ast.parse(text, str(path))
         makers = {"Reason", "NotGood", "reason"}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "nbiot.station.reasons":
