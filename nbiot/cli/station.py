@@ -34,6 +34,7 @@ DEFAULT = "station.toml"
 NEEDED = ("sqlalchemy", "aiosqlite", "alembic", "cryptography", "starlette", "uvicorn", "segno")
 SPARE = 20  # identities in the demo's pool that nobody needs
 NOT_ALL_PASSED = 1  # exit code of `demo --once`
+CONTRADICTIONS = 1  # exit code of `check`
 _FILE = click.Path(path_type=Path)
 _CONFIG = click.option(
     "--config",
@@ -51,6 +52,8 @@ _WHY = stack(
         click.option("--who", default=None, help="Default: the user who types this."),
     )
 )
+
+_YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
 @click.group("station", context_settings={"help_option_names": ["-h", "--help"]})
@@ -203,6 +206,30 @@ def allow_retry(path: Path, device_key: str, why: str, who: str | None) -> None:
     click.echo(f"The next run of the board of {device_key} gets it.")
 
 
+@command.command("retire-pool", short_help="Take the whole pool out of use: after a restore.")
+@_CONFIG
+@_WHY
+@_YES
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def retire_pool(path: Path, why: str, who: str | None, yes: bool, as_json: bool) -> None:
+    """Take every identity out of use, for ever, that no board has as this database knows it.
+
+    For a database that was restored from a backup: what was given out after the backup was made
+    looks free in it, and would be given out a second time. Then import fresh identities.
+    """
+    if not yes:
+        counts = _with_store(path, lambda store: store.counts(), as_json)
+        found = counts.free + counts.claimed + counts.reserved
+        with errors(as_json=as_json):
+            _confirmed(f"{found} identities are never given out again. Retire them?")
+    count = _with_store(path, lambda store: store.retire_pool(who=_who(who), why=why), as_json)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "retired": count}))
+        return
+    click.echo(f"{count} identities are out of use.")
+    click.echo("Next: nbiot station import FILE.csv, with identities that were never in use.")
+
+
 @command.command("audit", short_help="Who did what with which identity.")
 @_CONFIG
 @click.argument("device_key", required=False)
@@ -257,6 +284,100 @@ def _new_file(path: Path) -> Any:
         allowed = f"a file that can be written ({error.strerror})"
         raise BadInput("out", str(path), allowed) from None
     return open(fd, "w", encoding="utf-8", newline="")
+
+
+# --- upkeep -----------------------------------------------------------------------------------
+
+
+@command.command("rotate-key", short_help="Encrypt all secrets with a new key.")
+@_CONFIG
+@click.option("--out", type=_FILE, default=None, help="The new key file. Default: beside the old.")
+@click.option("--who", default=None, help="Default: the user who types this.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def rotate_key(path: Path, out: Path | None, who: str | None, as_json: bool) -> None:
+    """Make a new key, and encrypt all secrets of the database with it, in one transaction.
+
+    Stop the stations before. The old key file stays: backups that were made before need it.
+    """
+    with errors(as_json=as_json):
+        config = _config(path)
+    run(_rotate_key(config, out, _who(who), as_json), as_json=as_json)
+
+
+async def _rotate_key(config: Config, out: Path | None, who: str, as_json: bool) -> None:
+    from nbiot.station.upkeep import rotate_key
+
+    done = await rotate_key(config, out, who=who)
+    if as_json:
+        click.echo(json.dumps({"ok": True, **asdict(done)}))
+        return
+    click.echo(f"{done.secrets} secrets are encrypted with the new key {done.key_id}.")
+    click.echo(f"Put this into {config.path}, before the first [table]:")
+    click.echo(f"  vault = {json.dumps(done.vault)}")
+    click.echo("All stations of the line need this file and this line; until then they claim none.")
+    if done.stations:
+        click.echo(f"Those that reported within a day: {', '.join(done.stations)}")
+    click.echo(f"Keep {done.old_vault} (key {done.old_key_id}): older backups need it.")
+
+
+@command.command("outbox", short_help="Results that wait for the database, and why.")
+@_CONFIG
+@click.option("--readmit", is_flag=True, help="Try again what was set aside.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def outbox(path: Path, readmit: bool, as_json: bool) -> None:
+    """Results of this station that the database has not got yet; the station may run meanwhile.
+
+    What the database would not take is set aside, with its error, so that it holds up nothing.
+    Once the cause is gone, --readmit has it tried again.
+    """
+    from nbiot.station import outbox as outboxes
+
+    with errors(as_json=as_json):
+        file = _config(path).state / "outbox.db"
+        readmitted = outboxes.readmit(file) if readmit else 0
+        records, running = outboxes.look(file)
+    if as_json:
+        found = {
+            "readmitted": readmitted,
+            "waiting": [asdict(record) for record in records if record.error is None],
+            "set_aside": [asdict(record) for record in records if record.error is not None],
+            "not_ended": running,
+        }
+        click.echo(json.dumps({"ok": True, **found}))
+        return
+    if readmit:
+        click.echo(
+            f"{readmitted} results are tried again: with the next result, or when the station is "
+            "started."
+        )
+    for record in records:
+        known = (record.outcome, record.imei, record.device_key, f"run {record.id}")
+        click.echo("  ".join((_when(record.put), *filter(None, known))))
+        if record.error is not None:
+            click.echo(f"{'':21}set aside: {record.error}")
+    aside = sum(record.error is not None for record in records)
+    click.echo(
+        f"{len(records) - aside} results wait, {aside} were set aside,"
+        f" {len(running)} runs have not ended"
+    )
+
+
+@command.command("check", short_help="Look for what must never be.")
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def check(path: Path, as_json: bool) -> None:
+    """Look for contradictions: an identity that two boards had, a proven one without a run.
+
+    It reads the whole database. Exit code 1 if there is one.
+    """
+    found = _with_store(path, lambda store: store.contradictions(), as_json)
+    if as_json:
+        click.echo(json.dumps({"ok": not found, "contradictions": found}))
+    else:
+        for words in found:
+            click.echo(words)
+        click.echo(f"{len(found)} contradictions")
+    sys.exit(CONTRADICTIONS if found else 0)
 
 
 # --- running ----------------------------------------------------------------------------------
@@ -590,6 +711,16 @@ def _with_store(path: Path, work: Callable[[Store], Awaitable[T]], as_json: bool
 
     result: T = run(main(), as_json=as_json)
     return result
+
+
+def _confirmed(question: str) -> None:
+    """Ask on standard error; a no ends the process. Raises BadInput where nobody can answer."""
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise BadInput("answer", "none", "y; or give --yes") from None
 
 
 def _who(given: str | None) -> str:

@@ -19,8 +19,9 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar
@@ -81,6 +82,19 @@ class SetAside:
     id: str
     put: float
     error: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A record that waits, and what of it can be read. ``error``: why it was set aside."""
+
+    id: str
+    put: float
+    error: str | None
+    slot: str | None
+    imei: str | None
+    device_key: str | None
+    outcome: str | None
 
 
 class Outbox:
@@ -332,6 +346,59 @@ class Outbox:
     def _count(self, query: str, *values: object) -> int:
         count: int = self._connection.execute(query, values).fetchone()[0]
         return count
+
+
+# --- beside a running station -------------------------------------------------------------------
+
+
+def look(path: Path) -> tuple[list[Waiting], list[str]]:
+    """The records that wait in an outbox, oldest first; the slots of runs that have not ended.
+
+    Changes nothing: opening an outbox as its station does would end that one's runs. No file: it
+    is empty. Blocks. Raises StationError.
+    """
+    if not path.exists():
+        return [], []
+    with _beside(path, "ro") as db:
+        found = db.execute("SELECT id, put, error, body FROM record ORDER BY number").fetchall()
+        slots = db.execute("SELECT slot FROM intent ORDER BY begun").fetchall()
+    return [_waiting(*row) for row in found], [slot for (slot,) in slots]
+
+
+def readmit(path: Path) -> int:
+    """As ``Outbox.readmit``. A station that runs tries them with its next result, or when it is
+    started again. Blocks. Raises StationError.
+    """
+    if not path.exists():
+        return 0
+    with _beside(path, "rw") as db:
+        return db.execute("UPDATE record SET error = NULL WHERE error IS NOT NULL").rowcount
+
+
+@contextmanager
+def _beside(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous = FULL")
+            yield db
+    except sqlite3.Error as error:
+        raise StationError(
+            f"the outbox {path} cannot be used: {error}",
+            hint="Keep the file: results are in it. Are you the user that the station runs as?",
+        ) from error
+
+
+def _waiting(id: str, put: float, error: str | None, body: str) -> Waiting:
+    try:
+        known = json.loads(body)
+    except ValueError:
+        known = None
+    if not isinstance(known, dict):
+        known = {}
+    names = ("slot", "imei", "device_key", "outcome")
+    found = {name: None if known.get(name) is None else str(known[name]) for name in names}
+    return Waiting(id, put, error, **found)
 
 
 class _transaction:

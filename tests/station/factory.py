@@ -623,15 +623,17 @@ def main() -> None:
                 stations=given.stations, every=given.every, seed=given.seed, tell=print,
             )
         )  # fmt: skip
-        logs = Path(name).glob("*.log")
-        tracebacks = sum(log.read_text(errors="replace").count("Traceback") for log in logs)
+        logs = "".join(log.read_text(errors="replace") for log in Path(name).glob("*.log"))
+    ends = Counter(re.findall(r"^Traceback.*\n(?:[ +|].*\n)*(.*)", logs, re.MULTILINE))
     outcomes = Counter(row.outcome for row in result.rows.values())
     print(
         f"{given.boards} boards in {result.seconds:.0f} s; records {dict(outcomes)};"
         f" bad luck {dict(result.happened)}; boards without a verdict"
         f" {sum(p.outcomes[-1] not in ('pass', 'fail') for p in result.boards)};"
-        f" tracebacks in logs {tracebacks}"
+        f" tracebacks in logs {ends.total()}"
     )
+    for end, count in ends.items():
+        print(f"{count} x {end}")
     for what, where in result.bad.items():
         print(f"{what}: {len(where)}, such as {where[0]}")
     sys.exit(1 if result.bad else 0)

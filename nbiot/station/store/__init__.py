@@ -20,8 +20,9 @@ from nbiot.station.store.model import (
     Today,
     Unfinished,
 )
+from nbiot.station.store.rules import LEASE
 from nbiot.station.store.schema import LEASE_MAX
-from nbiot.station.store.store import LEASE, Store
+from nbiot.station.store.store import Store
 
 __all__ = [
     "LEASE",

@@ -157,10 +157,10 @@ class Database:
             await asyncio.wait(self._tasks)
         await self._engine.dispose()
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, patience: float | None = None) -> T:
         """Do ``work`` in a transaction that writes nothing. Raises StoreUnavailable."""
         engine = self._engine.execution_options(nbiot_begin="BEGIN")
-        return await self._done(work, engine, None, self._patience)
+        return await self._done(work, engine, None, patience or self._patience)
 
     async def write(self, work: Work[T], *, patience: float | None = None) -> T:
         """Do ``work`` in a transaction; when this returns it is on the server's disk.

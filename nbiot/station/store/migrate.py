@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from nbiot.station.store.database import (
 )
 
 _LOCK = 6_420_155  # PostgreSQL's advisory lock: two stations may start at the same time
+_PATIENCE = 30  # s
 
 
 def migrate(url: URL) -> None:
@@ -33,6 +36,7 @@ def migrate(url: URL) -> None:
         url = url.set(drivername="sqlite")
     engine = create_engine(url, hide_parameters=True, poolclass=NullPool)
     if is_sqlite:
+        event.listen(engine, "connect", _to_wal)
         event.listen(engine, "connect", set_up_sqlite)
         event.listen(engine, "connect", _patient)
         event.listen(engine, "begin", begin_sqlite)
@@ -59,8 +63,22 @@ def config(connection: Connection) -> Config:
     return found
 
 
+def _to_wal(connection: sqlite3.Connection, _: object) -> None:
+    """SQLite itself does not wait here for another process that does the same."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
 def _patient(connection: Any, _: Any) -> None:
-    connection.execute("PRAGMA busy_timeout = 30000")  # ms: another process may do the same
+    # Another process may do the same.
+    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
 
 
 def _new_file(path: Path) -> None:

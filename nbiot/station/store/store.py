@@ -11,8 +11,6 @@ What holds at any moment, whatever dies, is cut, or comes twice:
 from __future__ import annotations
 
 import asyncio
-import itertools
-import re
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -20,11 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import URL, ColumnElement, Select, insert, or_, select, update
+from sqlalchemy import URL, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nbiot.errors import (
-    AlreadyProven,
     BadInput,
     ImeiTaken,
     LeaseLost,
@@ -32,10 +29,10 @@ from nbiot.errors import (
     StationError,
     StoreUnavailable,
 )
-from nbiot.signing import Secret, check_device_key, check_product_key
+from nbiot.signing import Secret, check_device_key
 from nbiot.station.board import MOST_FREE, SlotView, StationView
 from nbiot.station.record import Outcome, Record
-from nbiot.station.store import records, views
+from nbiot.station.store import queries, records, rules, views
 from nbiot.station.store.database import Database, check_filesystem, database_url, shown
 from nbiot.station.store.imports import (
     Refused,
@@ -58,25 +55,20 @@ from nbiot.station.store.model import (
     Today,
     Unfinished,
 )
+from nbiot.station.store.rules import LEASE, Want
 from nbiot.station.store.schema import (
-    LEASE_MAX,
     REVISION,
     AnyRow,
     audit,
     credential,
-    live,
     now,
     vault,
 )
 from nbiot.station.store.schema import run as runs
 from nbiot.station.vault import Vault, wrong_key
 
-LEASE = 300.0
-"""Seconds; a run renews it long before."""
 LONG = 600.0
-"""Seconds that an import or a rotation may take."""
-TEXT_MAX = 200
-"""Characters of the names of runs and slots."""
+"""Seconds that an import, a rotation or a search for contradictions may take."""
 
 FREE, CLAIMED, BOUND = CredentialState.FREE, CredentialState.CLAIMED, CredentialState.BOUND
 PROVEN, FAILED, RETURNED = (
@@ -175,7 +167,7 @@ class Store:
         board with the same IMEI), LeaseLost (this run has ended), BadInput, VaultError,
         StoreUnavailable.
         """
-        want = _Want(run, slot, imei, product_key, iccid, lease)
+        want = Want(run, slot, imei, product_key, iccid, lease)
 
         async def work(connection: AsyncConnection) -> Claim:
             row = await self._row_of_board(connection, want)
@@ -184,7 +176,7 @@ class Store:
                 if row is not None:
                     await self._free(connection, row, "the registration was given up")
                 try:
-                    row = await _next_of_pool(connection, want)
+                    row = await queries.next_of_pool(connection, want)
                 except PoolEmpty:  # because somebody just gave this board the last one?
                     row = await self._row_of_board(connection, want)
                     if row is None:
@@ -208,7 +200,7 @@ class Store:
         The row is there before EnOS is asked, so that two stations never register one board.
         ``secret`` tells whether EnOS need be asked; then come ``registered`` and ``bind``.
         """
-        want = _Want(run, slot, imei, product_key, iccid, lease)
+        want = Want(run, slot, imei, product_key, iccid, lease)
         check_device_key(imei)
 
         async def work(connection: AsyncConnection) -> Reservation:
@@ -217,7 +209,9 @@ class Store:
                 await self._free(connection, row, "the IMEI is the device key from now on")
                 row = None
             if row is None:
-                row = await _row_to_reserve(connection, want) or await _new_row(connection, want)
+                row = await queries.row_to_reserve(connection, want) or await queries.new_row(
+                    connection, want
+                )
             return self._reservation_of(await self._take(connection, row, want))
 
         return await self._db.write(work)
@@ -263,7 +257,7 @@ class Store:
 
         async def work(connection: AsyncConnection) -> Claim:
             row = await self._held(connection, claim)
-            changes = _binding(row, imei, seen)
+            changes = rules.binding(row, imei, seen)
             same = all(row._mapping[name] == value for name, value in changes.items())
             if not same or CredentialState(row.state) is not BOUND:
                 row = await self._set(connection, row, "bind", {**changes, "state": BOUND.value})
@@ -273,7 +267,7 @@ class Store:
 
     async def renew(self, claim: Held, lease: float = LEASE) -> None:
         """The lease ends ``lease`` seconds from now. Raises LeaseLost, StoreUnavailable."""
-        _check_lease(lease)
+        rules.check_lease(lease)
 
         async def work(connection: AsyncConnection) -> None:
             row = await self._held(connection, claim)
@@ -313,11 +307,11 @@ class Store:
         async def work(connection: AsyncConnection) -> Delivery:
             if not await records.is_new(connection, record):
                 return Delivery.KNOWN
-            row = await _row_of_record(connection, record)
+            row = await queries.row_of_record(connection, record)
             applied = row is not None and await self._conclude(connection, row, record)
             await records.insert(connection, record, applied=applied)
             if not applied:
-                await self._note(connection, "result kept", record=record, why=_why_kept(row))
+                await self._note(connection, "result kept", record=record, why=rules.why_kept(row))
             return Delivery.APPLIED if applied else Delivery.KEPT
 
         return await self._db.write(work)
@@ -332,7 +326,7 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Unfinished]:
             await views.take_name(connection, self.station, self.incarnation, _host())
-            mine = _rows(credential.c.station == self.station).where(
+            mine = queries.locked(credential.c.station == self.station).where(
                 credential.c.state.in_([CLAIMED.value, BOUND.value, FAILED.value, PROVEN.value]),
                 credential.c.incarnation != self.incarnation,
                 credential.c.run.is_not(None),
@@ -344,7 +338,7 @@ class Store:
                     continue
                 await self._set(connection, row, "lease ended", {"lease_until": None}, raw=True)
                 if CredentialState(row.state) is BOUND:
-                    unfinished.append(_unfinished(row))
+                    unfinished.append(rules.unfinished(row))
             return unfinished
 
         return await self._db.write(work)
@@ -356,15 +350,15 @@ class Store:
 
         Raises BadInput (no such identity, no reason), StationError (a run has it right now).
         """
-        _check_reason(who, why)
+        rules.check_reason(who, why)
 
         async def work(connection: AsyncConnection) -> None:
-            row = await _known_device(connection, device_key)
+            row = await queries.known_device(connection, device_key)
             if CredentialState(row.state) is RETURNED:
                 return
-            if _is_live(row):
+            if rules.is_live(row):
                 raise StationError(
-                    f"identity {device_key} is in use right now: {_holder(row)}",
+                    f"identity {device_key} is in use right now: {rules.holder(row)}",
                     hint="Stop that run first.",
                 )
             changes = {"state": RETURNED.value, "fence": row.fence + 1, "retry_allowed": False}
@@ -380,10 +374,10 @@ class Store:
 
         Raises BadInput (no such identity, no reason, not given to a board).
         """
-        _check_reason(who, why)
+        rules.check_reason(who, why)
 
         async def work(connection: AsyncConnection) -> None:
-            row = await _known_device(connection, device_key)
+            row = await queries.known_device(connection, device_key)
             if CredentialState(row.state) not in GIVEN:
                 raise BadInput(
                     "device key", device_key, f"an identity that a board has; it is {row.state}"
@@ -401,10 +395,10 @@ class Store:
         For a database that was restored from a copy: what was given out after the copy was made
         looks free in it. Returns how many there were. Raises BadInput, StoreUnavailable.
         """
-        _check_reason(who, why)
+        rules.check_reason(who, why)
 
         async def work(connection: AsyncConnection) -> int:
-            changes = {"lease_until": None, "run": None, "claim_iccid": None, "changed": now()}
+            changes = {**_NOBODY, "changed": now()}
             done = await connection.execute(
                 update(credential)
                 .where(credential.c.state.in_([FREE.value, CLAIMED.value]))
@@ -513,7 +507,7 @@ class Store:
 
     async def contradictions(self) -> list[str]:
         """What must never be, in words: an identity that two boards had, and its like. Slow."""
-        return await self._db.read(views.contradictions)
+        return await self._db.read(views.contradictions, patience=LONG)
 
     # --- checks at opening ----------------------------------------------------------------------
 
@@ -554,7 +548,7 @@ class Store:
 
     # --- rows -----------------------------------------------------------------------------------
 
-    async def _row_of_board(self, connection: AsyncConnection, want: _Want) -> AnyRow | None:
+    async def _row_of_board(self, connection: AsyncConnection, want: Want) -> AnyRow | None:
         """The row that this board is to get, locked; None: any. Raises where it may get none."""
         ended = select(runs.c.outcome).where(runs.c.id == want.run)
         if (outcome := await connection.scalar(ended)) is not None:
@@ -566,7 +560,7 @@ class Store:
             credential.c.run == want.run,
             (credential.c.imei == want.imei) & (credential.c.state != RETURNED.value),
         )
-        rows = (await connection.execute(_rows(mine).order_by(credential.c.id))).all()
+        rows = (await connection.execute(queries.locked(mine).order_by(credential.c.id))).all()
         for row in rows:
             if row.run == want.run and row.imei != want.imei:
                 raise BadInput("run", want.run, f"a run of its own: this one is for {row.imei}")
@@ -576,9 +570,9 @@ class Store:
         if row.run == want.run:
             return row
         state = CredentialState(row.state)
-        if _is_live(row) and not (row.station == self.station and row.slot == want.slot):
+        if rules.is_live(row) and not (row.station == self.station and row.slot == want.slot):
             raise ImeiTaken(
-                f"a board with IMEI {want.imei} is being worked on: {_holder(row)}",
+                f"a board with IMEI {want.imei} is being worked on: {rules.holder(row)}",
                 hint="Is it the same board? Finish or stop it there. If not, two boards carry "
                 "this IMEI: set this one aside.",
             )
@@ -587,10 +581,10 @@ class Store:
                 return row
             await self._free(connection, row, "another product was asked for")
             return None
-        _check_retry(row, want)
+        rules.check_retry(row, want)
         return row
 
-    async def _take(self, connection: AsyncConnection, row: AnyRow, want: _Want) -> AnyRow:
+    async def _take(self, connection: AsyncConnection, row: AnyRow, want: Want) -> AnyRow:
         """Claim the row; for the run that has it already, just renew the lease."""
         again = row.run == want.run
         if row.state == CLAIMED.value and not again:
@@ -612,10 +606,10 @@ class Store:
 
     async def _held(self, connection: AsyncConnection, claim: Held) -> AnyRow:
         """The claim's row, locked. Raises LeaseLost where another run, or none, has it."""
-        query = _rows(credential.c.id == claim.credential)
+        query = queries.locked(credential.c.id == claim.credential)
         row = (await connection.execute(query)).first()
         if row is None or row.fence != claim.fence or row.run is None:
-            now_with = "it is gone" if row is None else _holder(row)
+            now_with = "it is gone" if row is None else rules.holder(row)
             raise LeaseLost(
                 f"identity {claim.device_key} is not this run's any more (fence {claim.fence}): "
                 f"{now_with}",
@@ -732,251 +726,10 @@ class Store:
                 f"EnOS has not told the secret of device {row.device_key} yet",
                 hint="Call registered() before: the station's source of identities is register.",
             )
-        return Claim(**_held_fields(row), secret=secret)
+        return Claim(**rules.held_fields(row), secret=secret)
 
     def _reservation_of(self, row: AnyRow) -> Reservation:
-        return Reservation(**_held_fields(row), secret=self._secret_of(row))
-
-
-class _Want:
-    """What a run asks for, checked."""
-
-    def __init__(
-        self,
-        run: str,
-        slot: str,
-        imei: str,
-        product_key: str | None,
-        iccid: str | None,
-        lease: float,
-    ) -> None:
-        self.run = _check_text("run", run)
-        self.slot = _check_text("slot", slot)
-        self.imei = check_imei(imei)
-        self.product_key = None if product_key is None else check_product_key(product_key)
-        self.iccid = iccid or None
-        self.lease = _check_lease(lease)
-
-
-# --- queries ------------------------------------------------------------------------------------
-
-
-def _rows(condition: Any) -> Select[*tuple[Any, ...]]:
-    """Rows of identities, locked where the database locks rows (SQLite locks all)."""
-    return select(credential, now().label("now")).where(condition).with_for_update()
-
-
-async def _next_of_pool(connection: AsyncConnection, want: _Want) -> AnyRow:
-    """The next free identity, or one whose claim ran out. Raises PoolEmpty.
-
-    Rows that others are about to take are passed by; but if there are only such, they are waited
-    for: they may be let go again.
-    """
-    wanted: list[ColumnElement[bool]] = [credential.c.pooled]
-    if want.product_key is not None:
-        wanted.append(credential.c.product_key == want.product_key)
-    free = credential.c.state == FREE.value
-    ran_out = (credential.c.state == CLAIMED.value) & ~live()
-    for skip, condition in itertools.product((True, False), (free, ran_out)):
-        query = (
-            select(credential, now().label("now"))
-            .where(condition, *wanted)
-            .order_by(credential.c.product_key, credential.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=skip)
-        )
-        if (row := (await connection.execute(query)).first()) is not None:
-            return row
-    of = "" if want.product_key is None else f" of product {want.product_key}"
-    raise PoolEmpty(
-        f"no free identity{of} is left in the pool",
-        hint="Import more: nbiot station import FILE.csv",
-    )
-
-
-async def _row_of_device(connection: AsyncConnection, device_key: str) -> AnyRow | None:
-    query = _rows(credential.c.device_key == device_key)
-    return (await connection.execute(query)).first()
-
-
-async def _row_to_reserve(connection: AsyncConnection, want: _Want) -> AnyRow | None:
-    """The row whose device key is the IMEI and that no board has. Raises ImeiTaken."""
-    row = await _row_of_device(connection, want.imei)
-    if row is None:
-        return None
-    state = CredentialState(row.state)
-    if state is RETURNED:
-        raise ImeiTaken(
-            f"identity {row.device_key} was returned, and is never given out again",
-            hint=f"Who did that, and why: nbiot station audit {row.device_key}",
-        )
-    if state in GIVEN or (_is_live(row) and row.run != want.run):
-        raise ImeiTaken(
-            f"the identity with device key {row.device_key} is the board's with IMEI {row.imei}",
-            hint="Were identities from a pool and from registration mixed up?",
-        )
-    if row.product_key != want.product_key:
-        raise ImeiTaken(
-            f"the identity with device key {row.device_key} is of product {row.product_key}, not "
-            f"of {want.product_key}",
-            hint=f"Take it out of the pool: nbiot station give-back {row.device_key}",
-        )
-    return row
-
-
-async def _known_device(connection: AsyncConnection, device_key: str) -> AnyRow:
-    row = await _row_of_device(connection, device_key)
-    if row is None:
-        raise BadInput(
-            "device key", device_key, "a device key of this database", hint="nbiot station export"
-        )
-    return row
-
-
-async def _new_row(connection: AsyncConnection, want: _Want) -> AnyRow:
-    statement = (
-        insert(credential)
-        .values(
-            product_key=want.product_key,
-            device_key=want.imei,
-            pooled=False,
-            state=FREE.value,
-            added=now(),
-            changed=now(),
-        )
-        .returning(*credential.c, now().label("now"))
-    )
-    return (await connection.execute(statement)).one()
-
-
-async def _row_of_record(connection: AsyncConnection, record: Record) -> AnyRow | None:
-    """By the run: a station that died may not have known what it had claimed."""
-    if record.credential is not None:
-        query = _rows(credential.c.id == record.credential)
-    else:
-        query = _rows(credential.c.run == record.id)
-    return (await connection.execute(query)).first()
-
-
-# --- rules --------------------------------------------------------------------------------------
-
-
-def _is_live(row: AnyRow) -> bool:
-    """Whether a lease lasts, as of when the row was read."""
-    return row.lease_until is not None and row.now < row.lease_until <= row.now + LEASE_MAX
-
-
-def _check_retry(row: AnyRow, want: _Want) -> None:
-    """Whether this board may have the identity that was given to its IMEI. Raises."""
-    if row.retry_allowed:
-        return
-    if CredentialState(row.state) is PROVEN:
-        raise AlreadyProven(
-            f"the board with IMEI {want.imei} has its identity already: device {row.device_key}, "
-            f"proven in slot {row.slot} of station {row.station}",
-            hint="Nothing is to be done; its label can be printed from the history. To do it "
-            f"again: nbiot station allow-retry {row.device_key}",
-        )
-    if want.product_key not in (None, row.product_key):
-        raise ImeiTaken(
-            f"IMEI {want.imei} was given an identity of product {row.product_key}, not of "
-            f"{want.product_key}",
-            hint=f"Give that one back first: nbiot station give-back {row.device_key}",
-        )
-    _check_same("ICCID", row.iccid, want.iccid, row)
-
-
-def _check_same(what: str, known: str | None, seen: str | None, row: AnyRow) -> None:
-    if known is not None and seen is not None and known != seen:
-        raise ImeiTaken(
-            f"IMEI {row.imei} was given identity {row.device_key} with {what} {known}; this board "
-            f"shows {seen}: two boards carry this IMEI, or the SIM was changed",
-            hint="Two boards: set this one aside. The same board, changed: "
-            f"nbiot station allow-retry {row.device_key}",
-        )
-
-
-def _binding(row: AnyRow, imei: str, seen: Mapping[str, str | None]) -> dict[str, Any]:
-    """The columns that bind sets. Raises ImeiTaken where it is another board."""
-    if row.imei != imei:
-        raise ImeiTaken(
-            f"identity {row.device_key} was claimed for IMEI {row.imei}; the board now says {imei}",
-            hint="Was the board changed during the run? Start the slot again.",
-        )
-    iccid = seen["iccid"] or row.claim_iccid
-    if row.claim_iccid is not None and iccid != row.claim_iccid:
-        raise ImeiTaken(
-            f"the board with IMEI {imei} had SIM {row.claim_iccid} when the run began and has "
-            f"{iccid} now",
-            hint="Was the board or its SIM changed during the run? Start the slot again.",
-        )
-    found = {"iccid": iccid, "module_serial": seen["module_serial"] or None}
-    if CredentialState(row.state) in GIVEN and not row.retry_allowed:
-        if row.iccid is not None and iccid is None:
-            raise ImeiTaken(
-                f"IMEI {imei} was given identity {row.device_key} with ICCID {row.iccid}; the "
-                "SIM of this board could not be read",
-                hint=f"Check the SIM. To go on without: nbiot station allow-retry {row.device_key}",
-            )
-        _check_same("ICCID", row.iccid, found["iccid"], row)
-        _check_same("module serial", row.module_serial, found["module_serial"], row)
-    keep = {name: value or row._mapping[name] for name, value in found.items()}
-    return {**keep, "given_run": row.given_run or row.run, "retry_allowed": False}
-
-
-def _holder(row: AnyRow) -> str:
-    if row.run is None:
-        return f"it is {row.state}"
-    held = "in" if _is_live(row) else "last in"
-    return f"{held} slot {row.slot} of station {row.station} (run {row.run}, {row.state})"
-
-
-def _held_fields(row: AnyRow) -> dict[str, Any]:
-    return {
-        "credential": row.id,
-        "fence": row.fence,
-        "product_key": row.product_key,
-        "device_key": row.device_key,
-        "state": CredentialState(row.state),
-        "imei": row.imei,
-        "retry": row.given_run not in (None, row.run),
-    }
-
-
-def _unfinished(row: AnyRow) -> Unfinished:
-    return Unfinished(
-        row.id, row.fence, row.product_key, row.device_key, row.imei, row.run, row.slot
-    )
-
-
-def _why_kept(row: AnyRow | None) -> str:
-    if row is None:
-        return "the run had claimed no identity, or another run has it now"
-    return f"the identity is not that run's any more: {_holder(row)}"
-
-
-def check_imei(imei: object) -> str:
-    """Return ``imei`` if it is 14 to 16 digits, else raise BadInput. (Luhn is the recipe's.)"""
-    if isinstance(imei, str) and re.fullmatch("[0-9]{14,16}", imei):
-        return imei
-    raise BadInput("IMEI", imei, "15 digits (14 and 16 are taken, too)")
-
-
-def _check_text(field: str, value: object) -> str:
-    if isinstance(value, str) and 0 < len(value) <= TEXT_MAX and value.isprintable():
-        return value
-    raise BadInput(field, value, f"1 to {TEXT_MAX} printable characters")
-
-
-def _check_lease(lease: float) -> float:
-    if not 0 < lease <= LEASE_MAX:
-        raise BadInput("lease", lease, f"more than 0 and at most {LEASE_MAX:g} s")
-    return lease
-
-
-def _check_reason(who: str, why: str) -> None:
-    _check_text("who", who)
-    _check_text("why", why)
+        return Reservation(**rules.held_fields(row), secret=self._secret_of(row))
 
 
 def _migrated(url: URL) -> None:

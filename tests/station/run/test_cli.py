@@ -8,10 +8,12 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -19,10 +21,13 @@ from urllib.request import urlopen
 import pytest
 
 from nbiot.cli import main
+from nbiot.errors import StationError
 from nbiot.station import recipe as recipes
 from nbiot.station.demo import PRODUCT_KEY
-from nbiot.station.record import Record
+from nbiot.station.outbox import Outbox
+from nbiot.station.record import Outcome, Record
 from tests.station.run.rigs import running
+from tests.station.store.line import imei, record
 
 SECRETS = ("Sommernacht17", "Winterabend18")
 CSV = "product_key,device_key,device_secret\n" + "".join(
@@ -219,3 +224,159 @@ def test_install_shows_what_it_would_write(folder: Path) -> None:
     assert "nbiot-station.service" in said
     assert not (folder / "root").exists()
     assert typed("install", "--slot", "1").returncode == 2
+
+
+# --- upkeep -----------------------------------------------------------------------------------
+
+
+def test_a_new_key_is_made_beside_the_old_one_and_taken(made: Path) -> None:
+    state = made / "state/nbiot/station-S7"
+    old = (state / "vault.key").read_bytes()
+    said = good("rotate-key", "--who", "ann")
+    assert "2 secrets" in said
+    line = next(words.strip() for words in said.splitlines() if words.startswith("  vault = "))
+    assert line == f'vault = "file:{state}/vault-2.key"'
+    assert (state / "vault-2.key").stat().st_mode & 0o777 == 0o600
+    assert (state / "vault.key").read_bytes() == old
+    new = (state / "vault-2.key").read_text()
+    assert new.strip() not in said
+    found = typed("import", "ids.csv")  # the station file still names the old one
+    assert found.returncode == 65
+    assert "is encrypted with key" in found.stderr
+    text = (made / "station.toml").read_text()
+    (made / "station.toml").write_text(f"{line}\n{text}")
+    assert "2 were there" in good("import", "ids.csv")  # it compared the secrets
+    entry = json.loads(good("audit", "--json").splitlines()[0])
+    assert (entry["action"], entry["who"]) == ("rotate", "ann")
+    told = json.loads(good("rotate-key", "--json"))
+    assert told["vault"] == f"file:{state}/vault-3.key"
+    assert told["old_vault"] == f"file:{state}/vault-2.key"
+    assert told["secrets"] == 2
+
+
+def test_a_new_key_never_goes_over_a_file_and_needs_the_old_one(made: Path) -> None:
+    state = made / "state/nbiot/station-S7"
+    found = typed("rotate-key", "--out", str(state / "vault.key"))
+    assert found.returncode == 65
+    assert "exists already" in found.stderr
+    (state / "vault.key").rename(made / "elsewhere.key")
+    found = typed("rotate-key", "--json")
+    assert json.loads(found.stdout)["error"] == "VaultError"
+    assert not list(state.glob("*.key"))
+
+
+@pytest.mark.parametrize(("error", "kept"), [("StoreUnavailable", True), ("StationError", False)])
+def test_a_rotation_that_fails_keeps_the_key_that_may_be_in_use(
+    made: Path, monkeypatch: pytest.MonkeyPatch, error: str, kept: bool
+) -> None:
+    import nbiot.errors
+    from nbiot.station.store import Store
+
+    async def fails(*_: Any, **__: Any) -> int:
+        raise getattr(nbiot.errors, error)("cut")
+
+    monkeypatch.setattr(Store, "rotate", fails)
+    found = typed("rotate-key")
+    assert found.returncode == 60
+    assert "cut" in found.stderr
+    key = made / "state/nbiot/station-S7/vault-2.key"
+    assert key.exists() == kept
+    assert (str(key) in found.stderr) == kept
+
+
+def test_a_key_outside_of_a_file_is_rotated_into_one(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = (made / "state/nbiot/station-S7/vault.key").read_text().strip()
+    monkeypatch.setenv("VAULT_KEY", key)
+    text = (made / "station.toml").read_text()
+    (made / "station.toml").write_text(f'vault = "env:VAULT_KEY"\n{text}')
+    found = typed("rotate-key")
+    assert found.returncode == 2
+    assert "env:VAULT_KEY" in found.stderr
+    assert f'vault = "file:{made}/new.key"' in good("rotate-key", "--out", "new.key")
+    assert (made / "new.key").exists()
+
+
+def test_the_pool_is_retired_only_after_a_yes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert typed("retire-pool").returncode == 2  # a reason is needed
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    found = typed("retire-pool", "--why", "restored")
+    assert found.returncode == 2
+    assert "2 identities" in found.stderr
+    assert "--yes" in found.stderr
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    assert typed("retire-pool", "--why", "restored").returncode != 0
+    assert "2 free" in good("status")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert "2 identities are out of use" in good("retire-pool", "--why", "restored", "--who", "ann")
+    assert "2 returned" in good("status")
+    entry = json.loads(good("audit", "--json").splitlines()[0])
+    assert (entry["action"], entry["who"]) == ("retire pool", "ann")
+    assert entry["why"] == "restored (2 identities)"
+    told = json.loads(good("retire-pool", "--why", "again", "--yes", "--json"))
+    assert told == {"ok": True, "retired": 0}
+
+
+def test_the_outbox_shows_what_waits_and_tries_again(made: Path) -> None:
+    assert json.loads(good("outbox", "--json"))["waiting"] == []
+    path = made / "state/nbiot/station-S7/outbox.db"
+
+    async def fill() -> None:
+        async with Outbox(path, station="S7") as outbox:
+            for number in range(2):
+                await outbox.put(record(f"run-{number}", Outcome.FAIL, imei=imei(number)))
+            await outbox.begin("run-2", "4")
+            await outbox._set_aside(1, StationError("no such table"))
+            said = await asyncio.to_thread(good, "outbox")  # while the station runs
+            assert "1 results wait, 1 were set aside, 1 runs have not ended" in said
+            assert "set aside: StationError: no such table" in said
+            assert imei(0) in said
+            told = json.loads(await asyncio.to_thread(good, "outbox", "--json"))
+            assert [found["id"] for found in told["waiting"]] == ["run-1"]
+            assert told["set_aside"][0]["error"] == "StationError: no such table"
+            assert told["not_ended"] == ["4"]
+            assert "1 results are tried again" in await asyncio.to_thread(
+                good, "outbox", "--readmit"
+            )
+            assert await outbox.set_aside() == []
+            assert len(await outbox.intents()) == 1  # looking ended no run
+
+    asyncio.run(fill())
+    assert "2 results wait, 0 were set aside" in good("outbox", "--readmit")
+    path.write_bytes(b"no database at all" * 100)
+    found = typed("outbox", "--json")
+    assert found.returncode == 60
+    assert "Keep the file" in json.loads(found.stdout)["hint"]
+
+
+def test_a_result_that_cannot_be_read_is_shown_all_the_same(made: Path) -> None:
+    path = made / "state/nbiot/station-S7/outbox.db"
+
+    async def fill() -> None:
+        async with Outbox(path, station="S7") as outbox:
+            for number, body in enumerate(("{", "[]", "{}")):
+                await outbox._in_thread(partial(outbox._put, f"run-{number}", body))
+
+    asyncio.run(fill())
+    assert [found["id"] for found in json.loads(good("outbox", "--json"))["waiting"]] == [
+        *("run-0", "run-1", "run-2")
+    ]
+
+
+def test_contradictions_are_told_and_end_with_1(made: Path) -> None:
+    assert "0 contradictions" in good("check")
+    assert json.loads(good("check", "--json")) == {"ok": True, "contradictions": []}
+    with closing(sqlite3.connect(made / "state/nbiot/station-S7/station.db")) as db:
+        db.execute("DROP TRIGGER credential_rule_4")  # as somebody with a mind to
+        db.execute(
+            "UPDATE credential SET state = 'proven', imei = '490154203237518', fence = 1 "
+            "WHERE device_key = 'meter-0'"
+        )
+        db.commit()
+    found = typed("check")
+    assert found.returncode == 1
+    assert "identity meter-0 is proven, but no run made it so" in found.stdout
+    told = json.loads(typed("check", "--json").stdout)
+    assert not told["ok"]
+    assert told["contradictions"]

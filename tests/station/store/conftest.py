@@ -24,7 +24,9 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Vault:
     return Vault.create(tmp_path_factory.mktemp("vault") / "key")
 
 
-def _filled(url: str, vault: Vault) -> None:
+def filled(url: str, vault: Vault) -> None:
+    """Make a database with identities in its pool."""
+
     async def fill() -> None:
         async with Store(url, vault, station="office", create=True) as store:
             await store.add(identities(PLENTY))
@@ -36,7 +38,7 @@ def _filled(url: str, vault: Vault) -> None:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory, vault: Vault) -> Path:
     """A database with identities in its pool, to be copied."""
     path = tmp_path_factory.mktemp("template") / "station.db"
-    _filled(f"sqlite+aiosqlite:///{path}", vault)
+    filled(f"sqlite+aiosqlite:///{path}", vault)
     return path
 
 
@@ -52,7 +54,7 @@ RESET = """
 def postgresql_database(postgresql: Server, vault: Vault) -> str:
     """The name of a database with identities in its pool. To copy one for each test takes long."""
     name = postgresql.new_database()
-    _filled(postgresql.url(name), vault)
+    filled(postgresql.url(name), vault)
     postgresql.sql("CREATE TABLE plenty AS SELECT * FROM credential", database=name)
     return name
 

@@ -402,12 +402,12 @@ async def test_a_server_that_is_killed_under_load_gives_nothing_twice(
 async def test_a_claim_that_was_cancelled_at_any_moment_can_be_asked_for_again(
     store: Store,
 ) -> None:
-    for steps in range(0, 120, 2):
+    for steps in range(0, 120, 3):
         run = new_run()
         task = asyncio.create_task(store.claim(run, "1", imei(1)))
         for _ in range(steps):
             await asyncio.sleep(0)
-        if steps % 4 == 0:
+        if steps % 2 == 0:
             await asyncio.sleep(steps / 20_000)  # somewhere inside the driver
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

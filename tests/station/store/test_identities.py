@@ -13,6 +13,7 @@ from nbiot.errors import BadInput, VaultError
 from nbiot.signing import Secret
 from nbiot.station.identities import import_csv, read_csv, write_csv
 from nbiot.station.store import Store
+from nbiot.station.store.imports import CHUNK
 from nbiot.station.vault import Vault
 from tests.station.store.line import PLENTY, identities, imei, new_run
 
@@ -163,20 +164,20 @@ async def test_an_import_of_what_is_given_out_changes_nothing(store: Store) -> N
 
 
 async def test_two_imports_of_the_same_file_at_once(store: Store) -> None:
-    found = await asyncio.gather(*(store.add(identities(1200, start=100)) for _ in range(3)))
-    assert sorted(report.added for report in found) == [0, 0, 1200]
-    assert (await store.counts()).free == PLENTY + 1200
+    found = await asyncio.gather(*(store.add(identities(CHUNK + 100, start=100)) for _ in range(3)))
+    assert sorted(report.added for report in found) == [0, 0, CHUNK + 100]
+    assert (await store.counts()).free == PLENTY + CHUNK + 100
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 async def test_a_large_import_holds_up_neither_the_loop_nor_a_claim(store: Store) -> None:
     """The loop is watched by the hygiene fixture; 100,000 rows are measured in the docs."""
-    task = asyncio.create_task(store.add(identities(5000, start=100)))
+    task = asyncio.create_task(store.add(identities(5 * CHUNK, start=100)))
     while not task.done():
         await asyncio.sleep(0.01)
         await store.counts()
     claim = await store.claim(new_run(), "1", imei(1))
-    assert (await task).added == 5000
+    assert (await task).added == 5 * CHUNK
     assert claim.device_key == "dev0000"
 
 

@@ -1,15 +1,21 @@
 """The store against a model of the life of identities, on random histories with two stations.
 
 Words of runs that are long over, boards in two slots, two boards with one IMEI, leases that run
-out and stations that start again come up as often as anything else.
+out and stations that start again come up as often as anything else. The tests take a few
+histories, always the same; other and longer ones, on SQLite:
+
+    python -m tests.station.store.test_model --examples 200 --steps 60
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import itertools
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +45,7 @@ from nbiot.station.record import Outcome
 from nbiot.station.store import Claim, Delivery, Store
 from nbiot.station.vault import Vault
 from tests.station.postgres import Server
-from tests.station.store.conftest import RESET
+from tests.station.store.conftest import RESET, filled
 from tests.station.store.line import PLENTY as IDENTITIES
 from tests.station.store.line import iccid, imei, new_run, pass_time, record
 
@@ -369,36 +375,42 @@ class Life(RuleBasedStateMachine):
         assert self.loop.run(self.stores["S1"].contradictions()) == []
 
 
-def _check(fresh: Callable[[], str], vault: Vault, examples: int) -> None:
+def _check(
+    fresh: Callable[[], str], vault: Vault, examples: int, *, steps: int = 25, same: bool = True
+) -> None:
+    """same: the same histories each time, and none is made shorter that fails"""
+    phases = (Phase.explicit, Phase.generate) + (() if same else (Phase.shrink,))
     kind = type("Life", (Life,), {"fresh": staticmethod(fresh), "vault": vault})
     run_state_machine_as_test(
         kind,
         settings=settings(
             max_examples=examples,
-            stateful_step_count=25,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             database=None,
-            phases=(Phase.explicit, Phase.generate),  # a history of 25 words needs no shrinking
-            derandomize=True,
+            phases=phases,
+            derandomize=same,
         ),
     )
 
 
-@pytest.fixture
-def numbers() -> Iterator[int]:
-    return iter(range(1_000_000))
+def _copies(template: Path, folder: Path) -> Callable[[], str]:
+    """Makes new databases: copies of ``template``."""
+    numbers = itertools.count()
+
+    def fresh() -> str:
+        path = folder / f"{next(numbers)}.db"
+        shutil.copy(template, path)
+        return f"sqlite+aiosqlite:///{path}"
+
+    return fresh
 
 
 def test_the_life_of_identities_in_sqlite(
-    tmp_path: Path, sqlite_template: Path, vault: Vault, numbers: Iterator[int]
+    tmp_path: Path, sqlite_template: Path, vault: Vault
 ) -> None:
-    def fresh() -> str:
-        path = tmp_path / f"{next(numbers)}.db"
-        shutil.copy(sqlite_template, path)
-        return f"sqlite+aiosqlite:///{path}"
-
-    _check(fresh, vault, 8)
+    _check(_copies(sqlite_template, tmp_path), vault, 5)
 
 
 def test_the_life_of_identities_in_postgresql(
@@ -408,4 +420,22 @@ def test_the_life_of_identities_in_postgresql(
         postgresql.sql(RESET, database=postgresql_database)
         return postgresql.url(postgresql_database)
 
-    _check(fresh, vault, 5)
+    _check(fresh, vault, 3)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nbiot-model-") as folder:
+        template = Path(folder, "template.db")
+        vault = Vault.create(Path(folder, "key"))
+        filled(f"sqlite+aiosqlite:///{template}", vault)
+        fresh = _copies(template, Path(folder))
+        _check(fresh, vault, given.examples, steps=given.steps, same=False)
+
+
+if __name__ == "__main__":
+    main()

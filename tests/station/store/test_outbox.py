@@ -279,12 +279,12 @@ async def test_results_reach_the_database_after_it_was_away(
 
 
 def test_a_station_that_is_killed_at_any_statement_tidies_up(tmp_path: Path) -> None:
-    """Every seventh step; all of them: ``python -m tests.station.store.dying FOLDER 1``."""
+    """Every eleventh step; all of them: ``python -m tests.station.store.dying FOLDER 1``."""
     template = tmp_path / "template"
     template.mkdir()
     _new_database(template)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.station.store.dying", str(template), "7"],
+        [sys.executable, "-m", "tests.station.store.dying", str(template), "11"],
         cwd=ROOT,
         capture_output=True,
         text=True,
