@@ -341,9 +341,10 @@ def test_the_browsers_language_is_the_first_guess(open_page: Open, hosted: Host)
 def test_a_pin_is_asked_for(open_page: Open, hosted: Host) -> None:
     screen = hosted(fake.station(1), token=Secret("shift-3-pin"))
     page = open_page(f"{screen.url}/history")
-    page.until("location.pathname === '/login'")
+    focused = "document.activeElement && document.activeElement.id === 'pin'"
+    page.until(f"location.pathname === '/login' && {focused}")
     page.type("000000", enter=True)
-    page.until("document.querySelector('.wrong')")
+    page.until(f"document.querySelector('.wrong') && {focused}")
     page.type("shift-3-pin", enter=True)
     page.until("location.pathname === '/' && document.querySelector('.tile')")
     screen.update("1", state=S.WAITING)
