@@ -302,7 +302,7 @@ class Line:
 
 
 class Misfortune:
-    """Kills, stops, cuts and restarts at random, until it is cancelled; then all is mended."""
+    """Kills, stops, cuts and restarts at random."""
 
     def __init__(
         self,
@@ -319,10 +319,14 @@ class Misfortune:
         self._every = every
         self.happened: Counter[str] = Counter()
 
-    async def rage(self) -> None:
+    async def rage(self, over: asyncio.Event) -> None:
+        """Until ``over``. What was begun is brought to its end: all that was killed runs again."""
         kinds = {self._kill: 6, self._stop: 2, self._cut: 3, self._crash: 1}
         while True:
-            await asyncio.sleep(self._chance.expovariate(1 / self._every))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._chance.expovariate(1 / self._every)):
+                    await over.wait()
+                    return
             (kind,) = self._chance.choices(list(kinds), list(kinds.values()))
             await kind()
             self.happened[kind.__name__.strip("_")] += 1
@@ -331,7 +335,7 @@ class Misfortune:
         station = self._chance.choice(self._stations)
         station.send(signal.SIGKILL)
         await station.wait()
-        await asyncio.shield(station.start())
+        await station.start()
 
     async def _stop(self) -> None:
         """For longer than a lease: when it wakes, its identities may be another's."""
@@ -535,13 +539,14 @@ async def run_line(
             waiting.put_nowait(piece)
         watcher = asyncio.create_task(found.watch())
         teller = asyncio.create_task(_tell(tell, found, misfortune, boards))
-        raging = asyncio.create_task(misfortune.rage())
+        over = asyncio.Event()
+        raging = asyncio.create_task(misfortune.rage(over))
         try:
             async with asyncio.TaskGroup() as group:
                 for slot in bench.slots:
                     group.create_task(bench.work(slot, waiting))
-            raging.cancel()
-            await asyncio.wait([raging])
+            over.set()
+            await raging
             await _calm(proxy, processes, found, database)
         finally:
             for task in (raging, watcher, teller):

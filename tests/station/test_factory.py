@@ -73,5 +73,5 @@ async def test_bad_luck_gives_no_identity_twice_and_loses_no_result(
         tmp_path, postgresql, boards=8, slots=4, stations=2, every=2.0, twins=0.2
     )
     assert result.bad == {}
-    assert result.happened.total() > 2
+    assert result.happened.total() > 0
     assert {piece.outcomes[-1] for piece in result.boards} <= {"pass", "fail"}
